@@ -1,0 +1,110 @@
+"""What can go wrong, as one tree.
+
+    TarboxError                 everything that tarbox raises on purpose
+    ├── UsageError              the command line or a library argument is wrong
+    ├── ConfigError             an OCI document is wrong; names the JSON path
+    ├── UnsupportedError        this machine lacks a piece; names it
+    ├── StorageError            the data root or the state folder can't be used
+    ├── ImageError              an image can't be used
+    │   ├── ImageNotFoundError  there is nothing by that name
+    │   ├── ArchiveError        not an archive, cut short, or hostile
+    │   └── ArchitectureError   made for another processor
+    ├── CommandError            the container's program can't be started
+    │   ├── CommandNotFoundError        (exit code 127)
+    │   └── CommandNotExecutableError   (exit code 126)
+    └── KernelError             a system call failed: the call, its arguments, errno
+
+Every error is one line for people; `hint`, where known, says what to do about it.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class TarboxError(Exception):
+    """Something failed; `str()` is one line that says what, on what and why.
+
+    message: the line. hint: what the user can do, without a final full stop; empty where nothing is known.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(TarboxError):
+    """The command line, or an argument of a library call, can't be meant as it is."""
+
+
+class ConfigError(TarboxError):
+    """An OCI document breaks its specification at `path`, a JSON path such as `$.process.args`."""
+
+    def __init__(self, path: str, problem: str, hint: str = "") -> None:
+        super().__init__(f"{path}: {problem}", hint)
+        self.path = path
+
+
+class UnsupportedError(TarboxError):
+    """This machine, its kernel or its settings lack something that was asked for."""
+
+
+class StorageError(TarboxError):
+    """The data root or the state folder can't be read or written."""
+
+
+class ImageError(TarboxError):
+    """An image can't be used."""
+
+
+class ImageNotFoundError(ImageError):
+    """Nothing goes by that name."""
+
+
+class ArchiveError(ImageError):
+    """A file isn't an archive, ends too early, or tries to do harm."""
+
+
+class ArchitectureError(ImageError):
+    """A program or an image was made for another processor."""
+
+
+class CommandError(TarboxError):
+    """The container's program can't be started."""
+
+
+class CommandNotFoundError(CommandError):
+    """The program doesn't exist in the container."""
+
+
+class CommandNotExecutableError(CommandError):
+    """The program exists in the container, but can't be executed."""
+
+
+class KernelError(TarboxError):
+    """A system call failed.
+
+    call: its name. arguments: as passed, for people. errno: the kernel's number. shell: the command line that
+    does the same, where there is one.
+    """
+
+    def __init__(self, call: str, arguments: Sequence[object], errno: int, hint: str = "", shell: str = "") -> None:
+        from os import strerror
+
+        shown = ", ".join(_show(argument) for argument in arguments)
+        super().__init__(f"{call}({shown}): {strerror(errno)}", hint)
+        self.call = call
+        self.arguments = tuple(arguments)
+        self.errno = errno
+        self.shell = shell
+
+
+def _show(argument: object) -> str:
+    text = argument.decode("utf-8", "replace") if isinstance(argument, bytes) else str(argument)
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,164 @@
+"""System calls from Python: by name, with plain numbers and bytes, errors as exceptions.
+
+    strace -e trace=mount,unshare,… COMMAND      shows the same calls from outside
+
+Python's own `os` has the calls of every Unix. The ones that make containers are Linux's alone, so they are reached
+here through the C library's `syscall(2)`. Importing `ctypes` costs ten times what `_ctypes` costs, and every start of a
+container would pay it; so this one file uses the private module, and the public one where that isn't there.
+
+man 2 syscall, man 2 syscalls
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import KernelError, UnsupportedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ctypes
+    from typing import Any
+
+    Argument = int | bytes | None | ctypes.Array[Any]
+
+MACHINE = os.uname().machine
+
+# Calls added since 2018 have one number everywhere; the older ones differ.
+_COMMON = {
+    "pidfd_send_signal": 424, "open_tree": 428, "move_mount": 429, "fsopen": 430, "fsconfig": 431, "fsmount": 432,
+    "fspick": 433, "pidfd_open": 434, "clone3": 435, "close_range": 436, "openat2": 437, "pidfd_getfd": 438,
+    "faccessat2": 439, "mount_setattr": 442,
+}  # fmt: skip
+_NUMBERS = {
+    "x86_64": {
+        "write": 1, "close": 3, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16, "dup2": 33, "getpid": 39,
+        "clone": 56, "execve": 59, "kill": 62, "fcntl": 72, "chdir": 80, "fchdir": 81, "setgroups": 116, "setresuid": 117,
+        "setresgid": 119, "capget": 125, "capset": 126, "personality": 135, "pivot_root": 155, "prctl": 157,
+        "setrlimit": 160, "chroot": 161, "mount": 165, "umount2": 166, "sethostname": 170, "setdomainname": 171,
+        "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "exit_group": 231, "keyctl": 250, "waitid": 247,
+        "unshare": 272, "dup3": 292, "signalfd4": 289, "prlimit64": 302, "setns": 308, "seccomp": 317,
+        "memfd_create": 319, "bpf": 321, "execveat": 322, "setsid": 112,
+    },
+    "aarch64": {
+        "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "dup3": 24, "fcntl": 25, "ioctl": 29, "umount2": 39, "mount": 40,
+        "pivot_root": 41, "chdir": 49, "fchdir": 50, "chroot": 51, "close": 57, "write": 64, "signalfd4": 74,
+        "capget": 90, "capset": 91, "personality": 92, "exit_group": 94, "waitid": 95, "unshare": 97, "kill": 129,
+        "rt_sigaction": 134, "rt_sigprocmask": 135, "setresuid": 147, "setresgid": 149, "setsid": 157,
+        "setgroups": 159, "sethostname": 161, "setdomainname": 162, "setrlimit": 164, "prctl": 167, "getpid": 172,
+        "keyctl": 219, "clone": 220, "execve": 221, "prlimit64": 261, "setns": 268, "seccomp": 277,
+        "memfd_create": 279, "bpf": 280, "execveat": 281,
+    },
+}  # fmt: skip
+NUMBERS: dict[str, int] = {**_NUMBERS.get(MACHINE, {}), **_COMMON}
+
+try:
+    import _ctypes
+
+    class _Long(_ctypes._SimpleCData):  # type: ignore[misc, name-defined]
+        _type_ = "l"
+
+    class _Pointer(_ctypes._SimpleCData):  # type: ignore[misc, name-defined]
+        _type_ = "P"
+
+    class _Byte(_ctypes._SimpleCData):  # type: ignore[misc, name-defined]
+        _type_ = "c"
+
+    class _Function(_ctypes.CFuncPtr):
+        _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+        _restype_ = _Long
+
+    class _HeldFunction(_ctypes.CFuncPtr):  # keeps the interpreter's lock: for calls that return twice
+        _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO | _ctypes.FUNCFLAG_PYTHONAPI
+        _restype_ = _Long
+
+    class _Void(_ctypes.CFuncPtr):
+        _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI
+
+    _Array = _ctypes.Array
+    _library = _ctypes.dlopen(None, 0)
+    _address = _ctypes.dlsym(_library, "syscall")
+    _syscall = _Function(_address)
+    _syscall.argtypes = (_Pointer,) * 7
+    _held = _HeldFunction(_address)
+    _held.argtypes = (_Pointer,) * 7
+    _errno = _ctypes.get_errno
+    addressof = _ctypes.addressof
+
+    def _interpreter(name: str) -> Any:
+        function = _Void(_ctypes.dlsym(_library, name))
+        function.restype = None
+        return function
+
+except (ImportError, AttributeError):  # another Python than CPython, or one that moved its private parts
+    import ctypes as _public
+
+    _Byte = _public.c_char  # type: ignore[misc, assignment]
+    _Array = _public.Array
+    _library = _public.CDLL(None, use_errno=True)
+    _syscall = _library.syscall
+    _syscall.restype = _public.c_long
+    _syscall.argtypes = (_public.c_void_p,) * 7
+    _held = _public.PyDLL(None, use_errno=True).syscall
+    _held.restype = _public.c_long
+    _held.argtypes = (_public.c_void_p,) * 7
+    _errno = _public.get_errno
+    addressof = _public.addressof
+
+    def _interpreter(name: str) -> Any:
+        function = getattr(_public.pythonapi, name)
+        function.restype = None
+        return function
+
+
+_buffer_types: dict[int, Any] = {}
+
+
+def buffer(size: int) -> ctypes.Array[Any]:
+    """Memory of `size` zero bytes for the kernel to read or write; `bytes(buffer)` reads it back."""
+    kind = _buffer_types.get(size)
+    if kind is None:
+        kind = _buffer_types[size] = type("Buffer", (_Array,), {"_type_": _Byte, "_length_": size})
+    made: ctypes.Array[Any] = kind()
+    return made
+
+
+def number(name: str) -> int:
+    """The call's number on this machine; raises UnsupportedError for a processor that tarbox doesn't know."""
+    try:
+        return NUMBERS[name]
+    except KeyError:
+        raise UnsupportedError(
+            f"the number of the system call {name} isn't known for {MACHINE}", "tarbox runs on x86_64 and aarch64"
+        ) from None
+
+
+def syscall(name: str, *arguments: Argument, hint: str = "") -> int:
+    """Call the kernel by name and return what it returns; raises KernelError with the call, its arguments and errno.
+
+    arguments: numbers, descriptors, zero-terminated bytes (Python's bytes are), None for a null pointer, or a
+    `buffer()`. hint: what a user can do when it fails.
+    """
+    padded = arguments + (0,) * (6 - len(arguments))
+    result: int = _syscall(number(name), *padded)
+    if result < 0:
+        raise KernelError(name, arguments, _errno(), hint)
+    return result
+
+
+def forking_syscall(name: str, *arguments: Argument) -> int:
+    """Like `syscall`, for one that returns twice (clone, clone3): 0 in the child.
+
+    The interpreter's own fork hooks run around it, as `os.fork` runs them. The process must have no other thread.
+    """
+    padded = arguments + (0,) * (6 - len(arguments))
+    _interpreter("PyOS_BeforeFork")()
+    result: int = _held(number(name), *padded)
+    if result == 0:
+        _interpreter("PyOS_AfterFork_Child")()
+        return 0
+    failed = _errno() if result < 0 else 0
+    _interpreter("PyOS_AfterFork_Parent")()
+    if failed:
+        raise KernelError(name, arguments, failed)
+    return result

@@ -1,0 +1,146 @@
+"""A step: one thing that is done to make a container, as plain values.
+
+A step can do itself (`apply`), say which system call that is (`call`) and which shell command does the same
+(`shell`), give one line of why and its man page. Everything else that tarbox tells of a container, runs of it or takes
+away again is made from lists of these.
+
+Who does a step is part of it:
+
+    parent   the process that tarbox was started as; outside the container
+    child    the first process of the container, while it is still Python
+    runner   the same process after Python has gone: rows of a table of system calls (`Step.rows`)
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Value = int | bytes | "Filter"
+
+PARENT, CHILD, RUNNER = "parent", "child", "runner"
+
+# In the order of a container's life.
+PHASES = ("image", "host", "namespaces", "filesystem", "root", "privileges", "exec")
+
+
+class Filter(bytes):
+    """A seccomp program: 8 bytes an instruction. As an argument of a `Row` it passes the address of its `sock_fprog`."""
+
+    __slots__ = ()
+
+
+class Row:
+    """One system call of the runner's table.
+
+    name: the call's. arguments: numbers, bytes whose address is passed (the runner adds the ending zero), or a
+    `Filter`.
+    optional: whether the runner goes on when it fails. shown: how people read it, e.g. `prctl(PR_SET_NO_NEW_PRIVS, 1)`.
+    """
+
+    __slots__ = ("arguments", "name", "optional", "shown")
+
+    def __init__(self, name: str, arguments: tuple[Value, ...], shown: str = "", optional: bool = False) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.shown = shown or f"{name}({', '.join(map(str, arguments))})"
+        self.optional = optional
+
+    def __repr__(self) -> str:
+        return self.shown
+
+
+class Slots:
+    """What steps hand to later ones: open descriptors by name, and values that they found in the world.
+
+    Descriptors cross from process to process where the plan changes hands; found values stay in the process (and
+    in those that it forks later).
+    """
+
+    __slots__ = ("descriptors", "found", "warnings")
+
+    def __init__(self) -> None:
+        self.descriptors: dict[str, int] = {}
+        self.found: dict[str, str | int | tuple[int, ...]] = {}
+        self.warnings: list[str] = []
+
+    def give(self, name: str, descriptor: int) -> None:
+        """Put an open descriptor into the slot `name`, which the step must have declared in `gives()`."""
+        self.descriptors[name] = descriptor
+
+    def take(self, name: str) -> int:
+        """The descriptor in the slot `name`, which stays open and stays there."""
+        return self.descriptors[name]
+
+    def warn(self, text: str) -> None:
+        """Tell the user something that doesn't stop the container from starting, in one line."""
+        self.warnings.append(text)
+
+
+class Step:
+    """The common form of all steps. A kind of step sets `phase`, `why` and `man`, and says the rest in methods."""
+
+    __slots__ = ("by",)
+
+    phase = "host"
+    why = ""  # one line, for somebody who learns what a container is
+    man = ""  # e.g. "mount(2)"
+    spawns = False  # the one step after which there are two processes
+
+    by: str
+
+    def __init__(self, by: str = CHILD) -> None:
+        self.by = by
+
+    def takes(self) -> tuple[str, ...]:
+        """The slots whose descriptors it needs."""
+        return ()
+
+    def gives(self) -> tuple[str, ...]:
+        """The slots that it fills with descriptors."""
+        return ()
+
+    def uses(self) -> tuple[str, ...]:
+        """The names of found values that it needs."""
+        return ()
+
+    def finds(self) -> tuple[str, ...]:
+        """The names of the values that it finds in the world (`Slots.found`)."""
+        return ()
+
+    def apply(self, slots: Slots) -> None:
+        """Do it, in the process that `by` names; raises a TarboxError. Steps of the runner have `rows` instead."""
+        raise NotImplementedError(f"{type(self).__name__} has no apply()")
+
+    def rows(self, slots: Slots) -> list[Row]:
+        """For steps of the runner: the system calls, in order."""
+        raise NotImplementedError(f"{type(self).__name__} has no rows()")
+
+    def record(self) -> tuple[tuple[str, str], ...]:
+        """What it leaves on the host, as (kind, name) for the journal; () where it dies with the process."""
+        return ()
+
+    def call(self) -> str:
+        """The system calls, as people read them."""
+        raise NotImplementedError(f"{type(self).__name__} has no call()")
+
+    def shell(self) -> str:
+        """The command that does the same in a shell; "" where a shell can't."""
+        return ""
+
+    def values(self) -> Iterator[tuple[str, object]]:
+        """Its plain values by name, in the order in which its class lists them."""
+        for kind in reversed(type(self).__mro__):
+            for name in kind.__dict__.get("__slots__", ()):
+                yield name, getattr(self, name)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.values())
+        return f"{type(self).__name__}({shown})"
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and list(self.values()) == list(other.values())  # type: ignore[attr-defined]
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
