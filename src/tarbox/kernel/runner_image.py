@@ -1,0 +1,134 @@
+"""The bytes of the runner: a static program of some 700 bytes, followed by a table of system calls and their data.
+
+    ELF header   64 + 56 bytes: one segment, the whole file, readable and executable, at a fixed address
+    code         `CODE`, the assembled runner-x86_64.S or runner-aarch64.S
+    header       errors, init                             8 bytes each, little-endian as all numbers here
+    rows         number, six arguments, flags             8 bytes each
+    end          a row whose number is -1
+    data         what rows point at
+
+    gcc -nostdlib -static runner-x86_64.S       makes a program of the same code, without a table
+
+man 5 elf, man 2 syscall
+"""
+
+from __future__ import annotations
+
+from ..errors import UnsupportedError
+from ..plan.step import Filter, Row
+from .syscall import MACHINE, number
+
+# `as` makes these from the assembly beside this file; a test compares them.
+CODE = {
+    "x86_64": bytes.fromhex(
+        """
+        4889e5488b45004c8d6cc5104c8d35ed010000498d5e104531e4488b034885c07831488b7b08488b7310488b53184c8b53204c8b
+        43284c8b4b300f05483d01f0ffff7206f643380174224883c34041ffc4ebc741807e08007548b83b000000488b7d08488d75104c
+        89ea0f0548f7d8504154b801000000498b3e4889e6ba100000000f05bf7e00000048837c240802750848833b007902ffc7b8e700
+        00000f050f0b4881eca000000048c70424ffffffff48c744240800000000b80e000000bf020000004889e631d241ba080000000f
+        05b87c00000031ff0f054989c7b8270000000f054929c7b838000000bf1100000031f631d24531d24531c00f054885c00f8866ff
+        ffff0f84a70000004889c3b803000000498b3e0f05b8800000004889e7488d74242031d241ba080000000f0541bc010000004883
+        f811742b4883f8fc74d74885c079054531e4eb1b4d85ff7407837c2428007fc14889c6b83e0000004889df0f05ebb2b83d000000
+        48c7c7ffffffff488d7424104c89e24531d20f054885c07494bf7e0000000f8809ffffff4839d875d28b7c241083e77f740b81c7
+        80000000e9f0feffff0fb67c2411e9e6feffff4d85ff7529b86d00000031ff31f60f05b8270000000f0589442410b81000000031
+        ffbe10540000488d5424100f05b80e000000bf02000000488d74240831d241ba080000000f05e95bfeffff90
+        """
+    ),
+    "aarch64": bytes.fromhex(
+        """
+        """
+    ),
+}
+_ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
+_ADDRESS = 0x400000  # of the first byte of the file
+_HEADERS = 64 + 56
+_MASK = (1 << 64) - 1
+_ROW = 64
+_OPTIONAL = 1
+
+_F_GETFD = 1
+_SIG_SETMASK = 2
+_SIGPIPE, _SIGXFSZ = 13, 25
+
+
+def prologue(errors: int) -> list[Row]:
+    """The rows before the caller's.
+
+    The first fails when the runner is executed a second time, as the interpreter of a program that begins with
+    `#!/proc/self/exe`: the program's execve has closed `errors` by then. The others give the program what Python
+    took away: its signals, of which Python ignores two.
+    """
+    default = bytes(32)  # a struct sigaction: SIG_DFL, no flags, no restorer, an empty mask
+    return [
+        Row("fcntl", (errors, _F_GETFD)),
+        Row("rt_sigprocmask", (_SIG_SETMASK, bytes(8), 0, 8)),
+        Row("rt_sigaction", (_SIGPIPE, default, 0, 8)),
+        Row("rt_sigaction", (_SIGXFSZ, default, 0, 8)),
+    ]
+
+
+_PROLOGUE = len(prologue(0))
+
+
+def image(rows: list[Row], errors: int, init: bool = False, machine: str = MACHINE) -> bytes:
+    """The program that makes the system calls of `rows` and then executes its arguments; see `runner.enter`.
+
+    errors: the number of the descriptor for the report. init: whether it stays as process 1. machine: as uname(2)
+    names it; the numbers of the calls are this machine's in any case. Raises UnsupportedError for another processor.
+    """
+    code = CODE.get(machine)
+    if code is None:
+        raise UnsupportedError(f"there is no runner for the processor {machine}", "tarbox runs on x86_64 and aarch64")
+    rows = prologue(errors) + rows
+    at = _ADDRESS + _HEADERS + len(code) + 16 + _ROW * (len(rows) + 1)  # where the next piece of data goes
+    table = [_word(errors), _word(init)]
+    data: list[bytes] = []
+    for row in rows:
+        table.append(_word(number(row.name)))
+        for argument in row.arguments:
+            if isinstance(argument, int):
+                table.append(_word(argument))
+                continue
+            piece, start = _piece(argument, at)
+            data.append(piece)
+            at += len(piece)
+            table.append(_word(start))
+        table.append(bytes(8 * (6 - len(row.arguments))))
+        table.append(_word(row.optional and _OPTIONAL))
+    table.append(_word(-1) + bytes(_ROW - 8))
+    return _elf(machine, at - _ADDRESS) + code + b"".join(table) + b"".join(data)
+
+
+def read_report(report: bytes) -> tuple[int, int] | None:
+    """What the runner wrote to `errors`: (index of the row that failed, errno); None where it wrote nothing.
+
+    The caller's first row has index 0, and the final execve the number of the caller's rows.
+    """
+    if len(report) != 16:
+        return None
+    return int.from_bytes(report[:8], "little") - _PROLOGUE, int.from_bytes(report[8:], "little")
+
+
+def _word(value: int) -> bytes:
+    return (value & _MASK).to_bytes(8, "little")
+
+
+def _piece(argument: bytes, at: int) -> tuple[bytes, int]:
+    """An argument as bytes at the address `at`, padded to a multiple of 8, and the address to pass."""
+    padded = bytes(argument) + bytes(8 - len(argument) % 8)  # always at least one zero
+    if not isinstance(argument, Filter):
+        return padded, at
+    program = (len(argument) // 8).to_bytes(8, "little") + _word(at)  # struct sock_fprog: length, pointer
+    return padded + program, at + len(padded)
+
+
+def _elf(machine: str, size: int) -> bytes:
+    identity = b"\x7fELF\x02\x01\x01" + bytes(9)  # 64 bits, little-endian, version 1
+    fields = (
+        (2, 2), (_ELF_MACHINES[machine], 2), (1, 4),  # ET_EXEC
+        (_ADDRESS + _HEADERS, 8), (64, 8), (0, 8),  # where it starts, the program headers, no section headers
+        (0, 4), (64, 2), (56, 2), (1, 2), (0, 2), (0, 2), (0, 2),
+        (1, 4), (5, 4), (0, 8), (_ADDRESS, 8), (_ADDRESS, 8),  # PT_LOAD, readable and executable, the whole file
+        (size, 8), (size, 8), (0x10000, 8),
+    )  # fmt: skip
+    return identity + b"".join([value.to_bytes(width, "little") for value, width in fields])
