@@ -1,0 +1,156 @@
+"""What `tarbox run` was asked for, as plain values.
+
+The command line fills one of these (`cli/run.py`); a library call may as well. Every default is Docker's where Docker
+has one. The values are already parsed: bytes, seconds and mount entries, not the words that people type (`values.py`).
+"""
+
+from __future__ import annotations
+
+HOST, NONE = "host", "none"
+
+
+class MountOption:
+    """One `-v`, `--mount` or `--tmpfs`.
+
+    kind: "bind" or "tmpfs". source: an absolute path on the host; "tmpfs" for a tmpfs. target: an absolute path in the
+    container. options: as the OCI config spells them (`rbind`, `rro`, `rprivate`, `size=1m`).
+    create: whether a source that doesn't exist is made, as a directory (`-v` does that, `--mount` refuses).
+    """
+
+    __slots__ = ("create", "kind", "options", "source", "target")
+
+    def __init__(self, kind: str, source: str, target: str, options: tuple[str, ...], create: bool = False) -> None:
+        self.kind = kind
+        self.source = source
+        self.target = target
+        self.options = options
+        self.create = create
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MountOption) and all(
+            getattr(self, name) == getattr(other, name) for name in self.__slots__
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.source, self.target))
+
+    def __repr__(self) -> str:
+        return f"MountOption({self.kind!r}, {self.source!r}, {self.target!r}, {self.options!r}, {self.create!r})"
+
+
+class Ulimit:
+    """One `--ulimit`: `name` as in `nofile`, and the soft and hard limit; `2**64 - 1` means unlimited."""
+
+    __slots__ = ("hard", "name", "soft")
+
+    def __init__(self, name: str, soft: int, hard: int) -> None:
+        self.name = name
+        self.soft = soft
+        self.hard = hard
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ulimit) and (self.name, self.soft, self.hard) == (other.name, other.soft, other.hard)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.soft, self.hard))
+
+    def __repr__(self) -> str:
+        return f"Ulimit({self.name!r}, {self.soft}, {self.hard})"
+
+
+class RunOptions:
+    """Everything that `tarbox run` can be told; an option left alone has Docker's default.
+
+    image: `host`, a directory, a tarball or its URL; "" with `rootfs`. rootfs: a directory; `DIR:O` is not written.
+    command: replaces the image's. entrypoint: None for the image's own, "" for none.
+    env: in order, `NAME=value` sets and `NAME` alone takes the image's variable away.
+    user: `name|uid[:group|gid]`, "" for the image's. group_add: names or numbers.
+    memory, memory_swap, shm_size, root_tmpfs: bytes; 0 is unset, memory_swap -1 is unlimited.
+    cpus: how many, 0 is unset. cpu_shares, pids_limit: 0 is unset. cpuset_cpus: a list such as `0-1,3`.
+    seccomp: "" for what goes with the rest, else "default", "unconfined" or the absolute path of a profile.
+    stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none" or "host".
+    """
+
+    __slots__ = (
+        "cap_add",
+        "cap_drop",
+        "command",
+        "cpu_shares",
+        "cpus",
+        "cpuset_cpus",
+        "domainname",
+        "entrypoint",
+        "env",
+        "group_add",
+        "hostname",
+        "image",
+        "init",
+        "interactive",
+        "memory",
+        "memory_swap",
+        "mounts",
+        "network",
+        "no_new_privileges",
+        "pids_limit",
+        "privileged",
+        "read_only",
+        "rm",
+        "root_tmpfs",
+        "rootfs",
+        "seccomp",
+        "shm_size",
+        "stop_signal",
+        "timeout",
+        "tty",
+        "ulimits",
+        "unmasked",
+        "user",
+        "workdir",
+    )
+
+    def __init__(self, image: str = "", command: list[str] | None = None) -> None:
+        self.image = image
+        self.command: list[str] = command or []
+        self.rootfs = ""
+        self.entrypoint: str | None = None
+        self.env: list[str] = []
+        self.workdir = ""
+        self.user = ""
+        self.group_add: list[str] = []
+        self.hostname = ""
+        self.domainname = ""
+        self.interactive = False
+        self.tty = False
+        self.rm = False
+        self.init = False
+        self.read_only = False
+        self.root_tmpfs = 0
+        self.mounts: list[MountOption] = []
+        self.shm_size = 0
+        self.memory = 0
+        self.memory_swap = 0
+        self.cpus = 0.0
+        self.cpu_shares = 0
+        self.cpuset_cpus = ""
+        self.pids_limit = 0
+        self.ulimits: list[Ulimit] = []
+        self.cap_add: list[str] = []
+        self.cap_drop: list[str] = []
+        self.privileged = False
+        self.no_new_privileges = False
+        self.seccomp = ""
+        self.unmasked = False  # --security-opt systempaths=unconfined: all of /proc and /sys as the kernel shows it
+        self.network = NONE
+        self.stop_signal = 0
+        self.timeout = 0.0
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"RunOptions({shown})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunOptions) and all(
+            getattr(self, name) == getattr(other, name) for name in self.__slots__
+        )
+
+    __hash__ = None  # type: ignore[assignment]
