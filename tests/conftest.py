@@ -18,8 +18,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import machine
 import pytest
+
+import machine
 import roots
 
 ROOT_LANES = ("kernel", "conformance", "vm")

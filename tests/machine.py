@@ -51,7 +51,7 @@ def mount(source: str, target: str, fstype: str | None, flags: int, data: str | 
 
 
 class TestHost:
-    """Mount and network namespaces for the tests alone: an empty /run, a loopback interface that is up, nothing else new."""
+    """Mount and network namespaces for the tests alone: an empty /run, a loopback that is up, nothing else new."""
 
     __test__ = False
 

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 
-import machine
 import pytest
+
+import machine
 
 # Each leaves one thing behind. Mounts and interfaces die with the namespaces of the run of tests that made them.
 LITTER = {

@@ -1,0 +1,25 @@
+"""The start path's budget: what `tarbox run` loads before the container starts is measured, and may not grow unseen."""
+
+from __future__ import annotations
+
+import startpath
+
+
+def test_the_guard_sees_imports():
+    """The list of modules is the interpreter's own report, and holds what Python loads anyway."""
+    loaded = startpath.loaded("-c", "import json")
+    assert "json" in loaded
+    assert "json.decoder" in loaded
+
+
+def test_explain_run_loads_only_what_it_needs(tarbox):
+    """Planning is most of a start; it happens without root, so it is measured everywhere."""
+    done = tarbox("explain", "run", "host", "true", python=("-X", "importtime"))
+    assert done.returncode == 0, done.stderr
+    startpath.check(startpath.parsed(done.stderr))
+
+
+def test_help_loads_no_more_than_a_run(tarbox):
+    done = tarbox("run", "--help", python=("-X", "importtime"))
+    assert done.returncode == 0, done.stderr
+    startpath.check(startpath.parsed(done.stderr))
