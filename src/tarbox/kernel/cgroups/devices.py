@@ -1,0 +1,102 @@
+"""Which device nodes the processes of a group may make, read and write.
+
+    echo a > /sys/fs/cgroup/devices/box/devices.deny
+    echo 'c 1:3 rwm' > /sys/fs/cgroup/devices/box/devices.allow
+
+These files are version 1's; version 2 asks a program instead (`device_program`).
+
+man 7 cgroups; https://docs.kernel.org/admin-guide/cgroup-v1/devices.html
+"""
+
+from __future__ import annotations
+
+from ...errors import ConfigError
+from ...plan.step import PARENT, Slots, Step
+from .groups import write
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .resources import Resources
+
+    # allow, type ("a", "b" or "c"), major and minor (None for all), access (some of "rwm")
+    Rule = tuple[bool, str, int | None, int | None, str]
+
+
+class LimitDevices(Step):
+    """Version 1: let the group `path` use only the devices that `lines` leave it.
+
+    lines: ("allow" or "deny", a rule as the kernel reads it), in order.
+    """
+
+    __slots__ = ("lines", "path")
+    phase = "host"
+    why = "Device nodes open the machine's hardware; the container may only use the harmless ones."
+    man = "cgroups(7)"
+
+    def __init__(self, path: str, lines: tuple[tuple[str, str], ...], by: str = PARENT) -> None:
+        super().__init__(by)
+        self.path = path
+        self.lines = lines
+
+    def apply(self, slots: Slots) -> None:
+        start = 0
+        for end in range(1, len(self.lines) + 1):  # neighbours that go into the same file share one open
+            if end == len(self.lines) or self.lines[end][0] != self.lines[start][0]:
+                write(f"{self.path}/devices.{self.lines[start][0]}", *(line for _, line in self.lines[start:end]))
+                start = end
+
+    def call(self) -> str:
+        return "; ".join(f'write("{self.path}/devices.{kind}", "{line}")' for kind, line in self.lines)
+
+    def shell(self) -> str:
+        return "; ".join(f"echo '{line}' > {self.path}/devices.{kind}" for kind, line in self.lines)
+
+
+def checked(resources: Resources) -> tuple[Rule, ...]:
+    """The device rules of OCI `linux.resources`, in order; raises ConfigError for one that can't be meant."""
+    rules = []
+    for index, entry in enumerate(resources.get("devices") or ()):
+        place = f"$.linux.resources.devices[{index}]"
+        kind, access = entry.get("type") or "a", entry.get("access") or "rwm"
+        if kind not in ("a", "b", "c", "u"):
+            raise ConfigError(place + ".type", f"must be a, b or c, not {kind!r}")
+        if not isinstance(access, str) or access.strip("rwm"):
+            raise ConfigError(place + ".access", f"must be made of r, w and m, not {access!r}")
+        numbers = []
+        for key in ("major", "minor"):
+            value = entry.get(key)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value >= 1 << 31):
+                raise ConfigError(f"{place}.{key}", f"must be a number, not {value!r}")
+            numbers.append(None if value is None or value < 0 else value)
+        if not isinstance(entry.get("allow"), bool):
+            raise ConfigError(place + ".allow", "must be true or false")
+        rules.append((entry["allow"], "c" if kind == "u" else kind, numbers[0], numbers[1], access))
+    return tuple(rules)
+
+
+def lines(rules: tuple[Rule, ...]) -> tuple[tuple[str, str], ...]:
+    """The rules as the files of version 1 take them."""
+    return tuple(_line for rule in from_last_sweep(rules) for _line in _written(rule))
+
+
+def _written(rule: Rule) -> list[tuple[str, str]]:
+    allow, kind, major, minor, access = rule
+    file = "allow" if allow else "deny"
+    if sweeps(rule):
+        return [(file, "a")]
+    numbers = f"{'*' if major is None else major}:{'*' if minor is None else minor}"
+    # "a" means all devices with all access there, whatever follows it: anything less is said for both kinds.
+    return [(file, f"{one} {numbers} {access}") for one in (("b", "c") if kind == "a" else (kind,))]
+
+
+def sweeps(rule: Rule) -> bool:
+    """Whether the rule speaks of all access to all devices, so that none before it counts."""
+    _, kind, major, minor, access = rule
+    return kind == "a" and major is None and minor is None and set(access) == set("rwm")
+
+
+def from_last_sweep(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    for index in range(len(rules) - 1, -1, -1):
+        if sweeps(rules[index]):
+            return rules[index:]
+    return rules
