@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from .machine import Machine
     from .options import RunOptions
 
+# What lxcfs and the like put over the kernel's own figures; anything else there could fool who reads or writes /proc.
+_PROC_TARGETS = tuple(
+    f"/proc/{name}" for name in ("cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime")
+)
+
 
 def config(options: RunOptions, image: ImageConfig, id: str, machine: Machine, root: str) -> Config:
     """The OCI runtime config of a container.
@@ -165,6 +170,8 @@ def _mounts(options: RunOptions, machine: Machine) -> list[Mount]:
     for target in targets:
         if targets.count(target) > 1:
             raise UsageError(f"two mounts at {target}", "give each target once")
+        if target == "/proc" or (target.startswith("/proc/") and target not in _PROC_TARGETS):
+            raise UsageError(f"nothing can be mounted at {target}", "the container's limits rely on its own /proc")
     own_dev = "/dev" in targets  # whoever brings a /dev brings all of it
     mounts = [
         mount

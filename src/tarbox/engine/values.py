@@ -20,7 +20,7 @@ _ID_LIMIT = 2**32 - 1  # 4294967295 is -1, which means "no id" to the kernel
 def shorten(text: str, limit: int = 60) -> str:
     """The text for a message: on one line, without control characters, cut where it is long."""
     shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text[: limit + 1])
-    return shown if len(text) <= limit else f"{shown[:limit]}… ({len(text)} characters)"
+    return shown if len(text) <= limit else f"{shown[:limit]}... ({len(text)} characters)"
 
 
 def _number(text: str) -> float | None:
@@ -296,7 +296,7 @@ def switch(text: str) -> bool:
     raise UsageError(f"{shorten(text)!r} is neither true nor false")
 
 
-def name_and_value(text: str) -> str:
+def variable(text: str) -> str:
     """One --env: `NAME=value`, or `NAME` alone."""
     name = text.partition("=")[0]
     if not name or "\0" in text:

@@ -1,0 +1,45 @@
+"""Where the command starts: `python -I -S .../tarbox/__main__.py`, as bin/tarbox does, or `python -m tarbox`.
+
+Kept small, as Python compiles it at every start, and in words that older Pythons read, to tell them what is missing.
+"""
+
+# ruff: noqa: UP030, UP031, UP032, UP036, RUF005
+
+import os
+import sys
+
+
+def _start() -> "int | str":
+    if sys.platform != "linux":
+        return (
+            "tarbox: containers are Linux processes, and this is %s (get a Linux machine: on macOS with 'brew install lima'"
+            " and 'limactl start', or with Multipass; on Windows with 'wsl --install')" % sys.platform
+        )
+    if sys.version_info < (3, 11):
+        return "tarbox: Python 3.11 or newer is needed, and %s is %d.%d" % ((sys.executable,) + sys.version_info[:2])
+    if not __package__:  # started by path, without the site module: nothing has been put on the path
+        package = os.path.dirname(os.path.abspath(__file__))
+        libraries = "lib/python%d.%d/site-packages" % sys.version_info[:2]
+        beside = os.path.join(os.path.dirname(os.path.dirname(sys.executable)), libraries)
+        sys.path[:0] = [os.path.dirname(package)]
+        if beside not in sys.path:
+            sys.path.append(beside)  # of a checkout or an editable install, whose libraries aren't beside it
+    from tarbox.cli.main import main
+
+    return main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    try:
+        code = _start()
+        if isinstance(code, str):
+            sys.stderr.write(code + "\n")
+            code = 125
+        for stream in (sys.stdout, sys.stderr):
+            if stream:
+                stream.flush()
+    except KeyboardInterrupt:
+        code = 130
+    except (OSError, ValueError):  # nobody reads what was left to say
+        code = 125
+    os._exit(code)  # the interpreter's own tidying up takes longer than a container's

@@ -1,0 +1,34 @@
+"""`tarbox explain run ...`: the steps that a run would take, told one by one. Nothing is done; no root is needed."""
+
+from __future__ import annotations
+
+from ..errors import UsageError
+from .arguments import Verb, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .main import Globals
+
+VERB = Verb(
+    "explain",
+    "run [OPTIONS] IMAGE [COMMAND [ARG...]]",
+    "Tell every step that a run would take, in order: its system call, the shell command that does the same, why it is"
+    " there and where its manual is. Nothing is done. The options are those of 'tarbox run'.",
+    examples=(("tarbox explain run -m 50m host sh", "How a container with a memory limit is made."),),
+)
+
+
+def main(words: list[str], settings: Globals) -> int:
+    """Print the steps of the command line that follows."""
+    found = parse(VERB, words)
+    if not found.rest or found.rest[0] != "run":
+        given = f"not {found.rest[0]!r}" if found.rest else "and it must be given"
+        raise UsageError(f"explain can tell of 'run', {given}", "e.g. 'tarbox explain run -it host sh'")
+    from ..engine.run import explain
+    from .help import show
+    from .run import VERB as RUN
+    from .run import run_options
+
+    text = explain(run_options(parse(RUN, found.rest[1:])), settings.root)
+    show(text if text.endswith("\n") else text + "\n")
+    return 0

@@ -1,0 +1,282 @@
+"""`tarbox run [OPTIONS] IMAGE [COMMAND]`: the options of a container, by Docker's names."""
+
+from __future__ import annotations
+
+import os
+
+from ..engine import values
+from ..engine.options import MountOption, RunOptions, Ulimit
+from ..errors import UsageError
+from .arguments import Arguments, Option, Verb, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    from .main import Globals
+
+    T = TypeVar("T")
+
+
+def _volume(text: str) -> MountOption:
+    from ..engine.mount_options import volume
+
+    return volume(text, os.getcwd())
+
+
+def _mount(text: str) -> MountOption:
+    from ..engine.mount_options import mount
+
+    return mount(text, os.getcwd())
+
+
+def _tmpfs(text: str) -> MountOption:
+    from ..engine.mount_options import tmpfs
+
+    return tmpfs(text)
+
+
+_PROCESS, _FILES, _LIMITS, _RIGHTS, _NETWORK = (
+    "Process",
+    "Files",
+    "Limits",
+    "Rights",
+    "Network and names",
+)
+
+OPTIONS = (
+    Option(("interactive", "i"), "", "Hand standard input to the container", _PROCESS),
+    Option(("tty", "t"), "", "Give the container a terminal", _PROCESS),
+    Option(("env", "e"), "NAME[=VALUE]", "Set a variable; NAME alone hands on yours", _PROCESS, values.variable, True),
+    Option(("env-file",), "FILE", "Set the variables in a file, one NAME=VALUE a line", _PROCESS, None, True),
+    Option(("workdir", "w"), "DIR", "Start in this directory of the container", _PROCESS, values.workdir),
+    Option(("user", "u"), "USER[:GROUP]", "Run as this user, by name or number", _PROCESS, values.user),
+    Option(("group-add",), "GROUP", "Add a group to the user's", _PROCESS, values.group, True),
+    Option(("entrypoint",), "PROGRAM", "Replace the image's entrypoint; '' for none", _PROCESS),
+    Option(("init",), "", "Put a small init before the command: it reaps and forwards signals", _PROCESS),
+    Option(
+        ("stop-signal",), "SIGNAL", "The signal that asks the command to end (default TERM)", _PROCESS, values.signal
+    ),
+    Option(("timeout",), "TIME", "End the container after this time, e.g. 90s or 1h30m", _PROCESS, values.duration),
+    Option(("rm",), "", "Remove the container when it ends; in this version all are", _PROCESS),
+    Option(
+        ("volume", "v"),
+        "SOURCE:TARGET[:ro]",
+        "Show a directory or file of the host in the container",
+        _FILES,
+        _volume,
+        True,
+    ),
+    Option(
+        ("mount",),
+        "KEY=VALUE,...",
+        "The same in detail: type=bind or tmpfs, source, target, readonly, bind-propagation, bind-recursive,"
+        " tmpfs-size, tmpfs-mode",
+        _FILES,
+        _mount,
+        True,
+    ),
+    Option(("tmpfs",), "TARGET[:OPTIONS]", "An empty file system in memory, e.g. /tmp:size=64m", _FILES, _tmpfs, True),
+    Option(("read-only",), "", "Make the root file system read-only", _FILES),
+    Option(("root-tmpfs",), "SIZE", "Keep all changes in memory, at most this much", _FILES, values.positive_size),
+    Option(("rootfs",), "DIR", "Use this directory as root instead of IMAGE; DIR:O leaves it unchanged", _FILES),
+    Option(("shm-size",), "SIZE", "The size of /dev/shm (default 64m)", _FILES, values.size),
+    Option(("memory", "m"), "SIZE", "The most memory it may use, e.g. 512m", _LIMITS, values.memory),
+    Option(
+        ("memory-swap",),
+        "SIZE",
+        "Memory and swap together; -1 is unlimited (default twice --memory)",
+        _LIMITS,
+        values.memory_swap,
+    ),
+    Option(("cpus",), "NUMBER", "How many processors' time it may use, e.g. 0.5", _LIMITS, values.cpus),
+    Option(
+        ("cpu-shares", "c"), "WEIGHT", "Its weight against other containers (usually 1024)", _LIMITS, values.cpu_shares
+    ),
+    Option(("cpuset-cpus",), "LIST", "The processors it may use, e.g. 0-2,7", _LIMITS, values.cpuset),
+    Option(("pids-limit",), "NUMBER", "The most processes it may have; -1 is unlimited", _LIMITS, values.pids_limit),
+    Option(
+        ("ulimit",), "NAME=SOFT[:HARD]", "A limit of each process, e.g. nofile=1024:4096", _LIMITS, values.ulimit, True
+    ),
+    Option(("cap-add",), "NAME", "Add a capability, e.g. NET_ADMIN, or ALL", _RIGHTS, values.capability, True),
+    Option(("cap-drop",), "NAME", "Take a capability away, or ALL", _RIGHTS, values.capability, True),
+    Option(
+        ("security-opt",),
+        "OPTION",
+        "seccomp=FILE, seccomp=unconfined, no-new-privileges, systempaths=unconfined",
+        _RIGHTS,
+        values.security,
+        True,
+    ),
+    Option(
+        ("privileged",), "", "Give all capabilities and devices and take the filters away: not a wall any more", _RIGHTS
+    ),
+    Option(
+        ("network", "net"),
+        "none|host",
+        "The container's own, with loopback only (default), or the host's",
+        _NETWORK,
+        values.network,
+    ),
+    Option(("hostname", "h"), "NAME", "The container's host name (default: from its id)", _NETWORK, values.hostname),
+    Option(("domainname",), "NAME", "The container's NIS domain name", _NETWORK, values.hostname),
+)
+
+# What people who know Docker will try; the text says what to do meanwhile.
+_MISSING = {
+    "d": "it runs in the foreground only; end the command line with & to go on",
+    "detach": "it runs in the foreground only; end the command line with & to go on",
+    "p": "containers have no network but loopback; --network host shares the host's",
+    "publish": "containers have no network but loopback; --network host shares the host's",
+    "P": "containers have no network but loopback; --network host shares the host's",
+    "publish-all": "containers have no network but loopback; --network host shares the host's",
+    "name": "containers have no names yet",
+    "restart": "it runs a container once",
+    "a": "-i hands standard input over; output and errors always are",
+    "attach": "-i hands standard input over; output and errors always are",
+    "l": "",
+    "label": "",
+    "label-file": "",
+    "annotation": "",
+    "q": "",
+    "quiet": "",
+    "device": "--privileged gives all devices",
+    "gpus": "--privileged gives all devices",
+    "device-cgroup-rule": "",
+    "link": "containers have no network but loopback",
+    "add-host": "-v ./hosts:/etc/hosts:ro brings a hosts file of your own",
+    "dns": "-v ./resolv.conf:/etc/resolv.conf:ro brings one of your own",
+    "dns-search": "-v ./resolv.conf:/etc/resolv.conf:ro brings one of your own",
+    "dns-option": "-v ./resolv.conf:/etc/resolv.conf:ro brings one of your own",
+    "expose": "containers have no network but loopback",
+    "ip": "containers have no network but loopback",
+    "ip6": "containers have no network but loopback",
+    "mac-address": "containers have no network but loopback",
+    "network-alias": "containers have no network but loopback",
+    "volumes-from": "",
+    "volume-driver": "",
+    "pid": "each container has its own pid namespace",
+    "ipc": "each container has its own ipc namespace",
+    "uts": "each container has its own uts namespace",
+    "userns": "",
+    "cgroupns": "each container has its own cgroup namespace",
+    "cgroup-parent": "",
+    "cpu-period": "--cpus sets period and quota",
+    "cpu-quota": "--cpus sets period and quota",
+    "cpuset-mems": "",
+    "memory-reservation": "-m sets a hard limit",
+    "memory-swappiness": "--memory-swap equal to --memory means no swap",
+    "oom-score-adj": "",
+    "oom-kill-disable": "",
+    "blkio-weight": "",
+    "sysctl": "",
+    "log-driver": "output comes as it is written",
+    "log-opt": "output comes as it is written",
+    "health-cmd": "",
+    "no-healthcheck": "there are no health checks to turn off",
+    "pull": "",
+    "platform": "",
+    "runtime": "tarbox is its own runtime",
+    "cidfile": "",
+    "detach-keys": "",
+    "sig-proxy": "signals are always handed on",
+    "stop-timeout": "",
+    "storage-opt": "--root-tmpfs SIZE limits what can be written",
+}
+
+VERB = Verb(
+    "run",
+    "[OPTIONS] IMAGE [COMMAND [ARG...]]",
+    "Run a command in a new container. IMAGE is 'host' (this machine's own programs, nothing of it ever written), a"
+    " directory (./rootfs is written to, ./rootfs:O is not), or a tarball of a root file system (./debian.tar, or its"
+    " http(s) address). Options after IMAGE belong to the command.",
+    OPTIONS,
+    _MISSING,
+    (
+        ("tarbox run --rm -it host bash", "A shell in a container of this machine's own programs."),
+        ("tarbox run --rm -m 100m --cpus 0.5 ./debian.tar make", "A command with limits, in a tarball's files."),
+        ("tarbox run --rm -v .:/src:ro -w /src host ls -l", "This directory, read-only, in the container."),
+        ("tarbox explain run -m 100m host true", "Every step that such a run takes, without taking it."),
+    ),
+)
+
+
+def main(words: list[str], settings: Globals) -> int:
+    """Run a container and return its command's exit code."""
+    options = run_options(parse(VERB, words))
+    from ..engine.run import run
+
+    return run(options, settings.root)
+
+
+def run_options(found: Arguments) -> RunOptions:
+    """What the command line asked for. Reads env files, the caller's variables and nothing else."""
+    given = found.values
+    options = RunOptions()
+    if "rootfs" in given:
+        options.rootfs = _text(given, "rootfs")
+        if not options.rootfs:
+            raise UsageError("--rootfs needs a directory", "e.g. --rootfs ./rootfs")
+        options.command = found.rest
+    elif not found.rest or not found.rest[0]:
+        raise UsageError("no image to run", "e.g. 'tarbox run -it host'; see 'tarbox run --help'")
+    else:
+        options.image, options.command = found.rest[0], found.rest[1:]
+    options.env = _environment(given)
+    for key in _SAME_NAME:
+        if key in given:
+            setattr(options, key.replace("-", "_"), given[key])
+    for key in ("mount", "volume", "tmpfs"):
+        options.mounts += _list(given, key, MountOption)
+    options.ulimits = list({limit.name: limit for limit in _list(given, "ulimit", Ulimit)}.values())
+    _secure(options, _list(given, "security-opt", tuple))
+    return options
+
+
+# The options whose value is kept under their own name.
+_SAME_NAME = (
+    "interactive", "tty", "rm", "workdir", "user", "group-add", "hostname", "domainname", "entrypoint", "read-only",
+    "root-tmpfs", "memory", "memory-swap", "cpus", "cpu-shares", "cpuset-cpus", "pids-limit", "cap-add", "cap-drop",
+    "privileged", "init", "shm-size", "stop-signal", "network", "timeout",
+)  # fmt: skip
+
+
+def _text(given: dict[str, object], key: str) -> str:
+    value = given.get(key, "")
+    return value if isinstance(value, str) else ""
+
+
+def _list(given: dict[str, object], key: str, kind: type[T]) -> list[T]:
+    value = given.get(key)
+    return [entry for entry in value if isinstance(entry, kind)] if isinstance(value, list) else []
+
+
+def _environment(given: dict[str, object]) -> list[str]:
+    entries: list[str] = []
+    for path in _list(given, "env-file", str):
+        from ..engine.env_files import read_env_file
+
+        entries += read_env_file(path, os.environ)
+    for entry in _list(given, "env", str):
+        # A variable that isn't set here isn't set there: the name alone takes the image's away, as Docker does.
+        entries.append(f"{entry}={os.environ[entry]}" if "=" not in entry and entry in os.environ else entry)
+    return entries
+
+
+def _secure(options: RunOptions, chosen: list[tuple[str, str]]) -> None:
+    for key, value in chosen:
+        if key == "no-new-privileges":
+            options.no_new_privileges = value == "true"
+        elif key == "systempaths":
+            options.unmasked = True
+        elif key == "seccomp" and value == "builtin":
+            options.seccomp = "default"
+        elif key == "seccomp" and value == "unconfined":
+            options.seccomp = value
+        elif key == "seccomp":
+            if not os.path.isfile(value):
+                raise UsageError(
+                    f"--security-opt seccomp={values.shorten(value)}: there is no such file",
+                    "a profile in Docker's or the OCI's JSON, or unconfined",
+                )
+            options.seccomp = os.path.abspath(value)
