@@ -3,7 +3,7 @@
 Kept small, as Python compiles it at every start, and in words that older Pythons read, to tell them what is missing.
 """
 
-# ruff: noqa: UP030, UP031, UP032, UP036, RUF005
+# ruff: noqa: UP031, UP036, RUF005
 
 import os
 import sys
@@ -12,8 +12,9 @@ import sys
 def _start() -> "int | str":
     if sys.platform != "linux":
         return (
-            "tarbox: containers are Linux processes, and this is %s (get a Linux machine: on macOS with 'brew install lima'"
-            " and 'limactl start', or with Multipass; on Windows with 'wsl --install')" % sys.platform
+            "tarbox: containers are Linux processes, and this is %s (get a Linux machine:"
+            " on macOS with Lima, Colima or Multipass, e.g. 'brew install lima' and 'limactl start';"
+            " on Windows with WSL 2, 'wsl --install')" % sys.platform
         )
     if sys.version_info < (3, 11):
         return "tarbox: Python 3.11 or newer is needed, and %s is %d.%d" % ((sys.executable,) + sys.version_info[:2])

@@ -196,11 +196,11 @@ def _unknown(verb: Verb, word: str, name: str, known: dict[str, Option]) -> Usag
         return UsageError(
             f"unknown option {shown}", f"a single letter has a single hyphen: -{name}" if name in known else see
         )
+    whole = word[1:].partition("=")[0]
+    if not word.startswith("--") and len(whole) > 1 and (whole in known or whole in verb.missing):
+        return UsageError(f"unknown option -{whole}", f"long options have two hyphens: --{whole}")
     if name in verb.missing:
         return UsageError(f"this version of tarbox has no {shown}", verb.missing[name] or see)
-    whole = word[1:].partition("=")[0]
-    if not word.startswith("--") and whole != name and whole in known:
-        return UsageError(f"unknown option -{whole}", f"long options have two hyphens: --{whole}")
     if not word.startswith("--") and len(whole) > 1:
         shown += f" in {shorten(word)}"
     longs = [long for long in (*known, *verb.missing) if len(long) > 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..engine.values import shorten
 from ..errors import UsageError
 from .arguments import Verb, parse
 
@@ -22,8 +23,8 @@ def main(words: list[str], settings: Globals) -> int:
     """Print the steps of the command line that follows."""
     found = parse(VERB, words)
     if not found.rest or found.rest[0] != "run":
-        given = f"not {found.rest[0]!r}" if found.rest else "and it must be given"
-        raise UsageError(f"explain can tell of 'run', {given}", "e.g. 'tarbox explain run -it host sh'")
+        given = f", not of {shorten(found.rest[0])!r}" if found.rest else ""
+        raise UsageError(f"explain tells of 'run'{given}", "e.g. 'tarbox explain run -it host sh'")
     from ..engine.run import explain
     from .help import show
     from .run import VERB as RUN

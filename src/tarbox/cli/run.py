@@ -6,7 +6,7 @@ import os
 
 from ..engine import values
 from ..engine.options import MountOption, RunOptions, Ulimit
-from ..errors import UsageError
+from ..errors import CommandNotFoundError, UsageError
 from .arguments import Arguments, Option, Verb, parse
 
 TYPE_CHECKING = False
@@ -206,7 +206,12 @@ def main(words: list[str], settings: Globals) -> int:
     options = run_options(parse(VERB, words))
     from ..engine.run import run
 
-    return run(options, settings.root)
+    try:
+        return run(options, settings.root)
+    except CommandNotFoundError as error:
+        if options.command and options.command[0].startswith("-") and options.entrypoint is None:
+            error.hint = f"{values.shorten(options.command[0])} is taken for the command: options go before the image"
+        raise
 
 
 def run_options(found: Arguments) -> RunOptions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from ..engine.values import shorten
 from ..errors import UsageError
 from .arguments import Option, Verb, parse
 
@@ -28,7 +29,9 @@ def main(words: list[str], settings: Globals) -> int:
 
     found = parse(VERB, words)
     if found.rest:
-        raise UsageError(f"version takes no arguments, and {found.rest[0]!r} is one", "see 'tarbox version --help'")
+        raise UsageError(
+            f"version takes no arguments, and {shorten(found.rest[0])!r} is one", "see 'tarbox version --help'"
+        )
     if found.values.get("short"):
         show(f"tarbox {TARBOX}\n")
         return 0
