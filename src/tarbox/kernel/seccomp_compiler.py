@@ -10,7 +10,8 @@ leaves of a balanced tree: some eight comparisons to any of them, where a list w
 What a profile means is what libseccomp and runc make of it:
 
   - conditions of one rule must all hold (unless two look at the same argument: then each is a rule); rules of one
-    call add up, and one without conditions beats those with;
+    call add up, and one without conditions beats those with (where several with conditions hold, the most
+    severe action is taken, as the kernel does with several filters; libseccomp leaves that open);
   - comparisons are of 64 bits, for i386, arm and x32 of the low 32;
   - names that an architecture doesn't have are passed over;
   - calls newer than all that the profile names fail with ENOSYS instead of the default action, so that programs fall
@@ -99,7 +100,8 @@ def compile_profile(
     program: list[Instruction] = [(_LD, 0, 0, _ARCH)]
     for audit, ranges in blocks.items():
         if audit == _ARCHITECTURES["SCMP_ARCH_X86_64"][0] and ranges[-1][0] < X32_BIT:
-            ranges.append((X32_BIT, _KILL_THREAD))
+            # The number -1 isn't x32: it is how a tracer leaves out a call.
+            ranges += [(X32_BIT, _KILL_THREAD), (0xFFFFFFFF, default)]
         block = [(_LD, 0, 0, _NUMBER), *_tree(_merged(ranges), default)]
         program += _unless((_JEQ, audit), block)
     program.append((_RET, 0, 0, _KILL_THREAD))
@@ -288,13 +290,18 @@ def _ranges(
     ranges: list[tuple[int, Outcome]] = [(start, default)]
     for number in sorted(outcomes):
         always = [action for conditions, action in outcomes[number] if not conditions]
-        ranges.append((number, always[0] if always else tuple(outcomes[number])))
+        ranges.append((number, always[0] if always else tuple(sorted(outcomes[number], key=_severity))))
         ranges.append((number + 1, default))
     permissive = default in (_ALLOW, _LOG, _ERRNO | _ENOSYS) or default & 0xFFFF0000 == _TRACE
     if highest and not permissive:
         ranges = [entry for entry in ranges if entry[0] <= highest]
         ranges.append((highest + 1, _ERRNO | _ENOSYS))
     return ranges
+
+
+def _severity(rule: Rule) -> int:
+    action = rule[1] & 0xFFFF0000
+    return action - (1 << 32) if action >> 31 else action  # the kernel compares them with their sign
 
 
 def _calls(
@@ -365,6 +372,7 @@ def _test(condition: Condition, rest: int) -> list[Instruction]:
     load_high = (_LD, 0, 0, _ARGUMENTS + 8 * index + 4)
     high, low = value >> 32, value & 0xFFFFFFFF
     if operator == "MASKED_EQ":
+        second &= value
         masked = [load_low, (_AND, 0, 0, low), (_JEQ, 0, rest, second & 0xFFFFFFFF)]
         if narrow or not (high or second >> 32):
             return masked
