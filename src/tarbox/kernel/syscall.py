@@ -17,10 +17,9 @@ from ..errors import KernelError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import ctypes
-    from typing import Any
+    from typing import Any, TypeAlias
 
-    Argument = int | bytes | None | ctypes.Array[Any]
+    Argument: TypeAlias = int | bytes | Any | None  # Any: a buffer()
 
 MACHINE = os.uname().machine
 
@@ -32,7 +31,8 @@ _COMMON = {
 }  # fmt: skip
 _NUMBERS = {
     "x86_64": {
-        "write": 1, "close": 3, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16, "dup2": 33, "getpid": 39,
+        "write": 1, "close": 3, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16, "dup2": 33, "socket": 41, "sendmsg": 46,
+        "recvmsg": 47, "socketpair": 53, "getpid": 39,
         "clone": 56, "execve": 59, "kill": 62, "fcntl": 72, "chdir": 80, "fchdir": 81, "setgroups": 116, "setresuid": 117,
         "setresgid": 119, "capget": 125, "capset": 126, "personality": 135, "pivot_root": 155, "prctl": 157,
         "setrlimit": 160, "chroot": 161, "mount": 165, "umount2": 166, "sethostname": 170, "setdomainname": 171,
@@ -46,67 +46,57 @@ _NUMBERS = {
         "capget": 90, "capset": 91, "personality": 92, "exit_group": 94, "waitid": 95, "unshare": 97, "kill": 129,
         "rt_sigaction": 134, "rt_sigprocmask": 135, "setresuid": 147, "setresgid": 149, "setsid": 157,
         "setgroups": 159, "sethostname": 161, "setdomainname": 162, "setrlimit": 164, "prctl": 167, "getpid": 172,
+        "socket": 198, "socketpair": 199, "sendmsg": 211, "recvmsg": 212,
         "keyctl": 219, "clone": 220, "execve": 221, "prlimit64": 261, "setns": 268, "seccomp": 277,
         "memfd_create": 279, "bpf": 280, "execveat": 281,
     },
 }  # fmt: skip
 NUMBERS: dict[str, int] = {**_NUMBERS.get(MACHINE, {}), **_COMMON}
 
+if TYPE_CHECKING:
+    _native: Any
+    _library: Any
+    _syscall: Any
+    _held: Any
+    _errno: Any
+    _Byte: Any
+    _Array: Any
+    addressof: Any
+
 try:
-    import _ctypes
+    _native = __import__("_ctypes")
+    _CDECL, _KEEP_LOCK, _USE_ERRNO = 1, 4, 8  # the flags of a function type, as in CPython's ctypes.h
 
-    class _Long(_ctypes._SimpleCData):  # type: ignore[misc, name-defined]
-        _type_ = "l"
+    def _simple(letter: str) -> Any:
+        return type("Simple", (_native._SimpleCData,), {"_type_": letter})
 
-    class _Pointer(_ctypes._SimpleCData):  # type: ignore[misc, name-defined]
-        _type_ = "P"
+    def _function(address: int, flags: int, result: Any) -> Any:
+        kind = type("Function", (_native.CFuncPtr,), {"_flags_": _CDECL | flags, "_restype_": result})
+        return kind(address)
 
-    class _Byte(_ctypes._SimpleCData):  # type: ignore[misc, name-defined]
-        _type_ = "c"
-
-    class _Function(_ctypes.CFuncPtr):
-        _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
-        _restype_ = _Long
-
-    class _HeldFunction(_ctypes.CFuncPtr):  # keeps the interpreter's lock: for calls that return twice
-        _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO | _ctypes.FUNCFLAG_PYTHONAPI
-        _restype_ = _Long
-
-    class _Void(_ctypes.CFuncPtr):
-        _flags_ = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_PYTHONAPI
-
-    _Array = _ctypes.Array
-    _library = _ctypes.dlopen(None, 0)
-    _address = _ctypes.dlsym(_library, "syscall")
-    _syscall = _Function(_address)
-    _syscall.argtypes = (_Pointer,) * 7
-    _held = _HeldFunction(_address)
-    _held.argtypes = (_Pointer,) * 7
-    _errno = _ctypes.get_errno
-    addressof = _ctypes.addressof
+    _Byte, _Pointer, _Long, _Array = _simple("c"), _simple("P"), _simple("l"), _native.Array
+    _library = _native.dlopen(None, 0)
+    _address = _native.dlsym(_library, "syscall")
+    _syscall = _function(_address, _USE_ERRNO, _Long)
+    _held = _function(_address, _USE_ERRNO | _KEEP_LOCK, _Long)  # for calls that return twice
+    _syscall.argtypes = _held.argtypes = (_Pointer,) * 7
+    _errno, addressof = _native.get_errno, _native.addressof
 
     def _interpreter(name: str) -> Any:
-        function = _Void(_ctypes.dlsym(_library, name))
+        function = _function(_native.dlsym(_library, name), _KEEP_LOCK, _Long)
         function.restype = None
         return function
 
 except (ImportError, AttributeError):  # another Python than CPython, or one that moved its private parts
-    import ctypes as _public
-
-    _Byte = _public.c_char  # type: ignore[misc, assignment]
-    _Array = _public.Array
-    _library = _public.CDLL(None, use_errno=True)
-    _syscall = _library.syscall
-    _syscall.restype = _public.c_long
-    _syscall.argtypes = (_public.c_void_p,) * 7
-    _held = _public.PyDLL(None, use_errno=True).syscall
-    _held.restype = _public.c_long
-    _held.argtypes = (_public.c_void_p,) * 7
-    _errno = _public.get_errno
-    addressof = _public.addressof
+    _native = __import__("ctypes")
+    _Byte, _Array, _library = _native.c_char, _native.Array, _native.CDLL(None, use_errno=True)
+    _syscall, _held = _library.syscall, _native.PyDLL(None, use_errno=True).syscall
+    _syscall.restype = _held.restype = _native.c_long
+    _syscall.argtypes = _held.argtypes = (_native.c_void_p,) * 7
+    _errno, addressof = _native.get_errno, _native.addressof
 
     def _interpreter(name: str) -> Any:
-        function = getattr(_public.pythonapi, name)
+        function = getattr(_native.pythonapi, name)
         function.restype = None
         return function
 
@@ -114,13 +104,12 @@ except (ImportError, AttributeError):  # another Python than CPython, or one tha
 _buffer_types: dict[int, Any] = {}
 
 
-def buffer(size: int) -> ctypes.Array[Any]:
+def buffer(size: int) -> Any:
     """Memory of `size` zero bytes for the kernel to read or write; `bytes(buffer)` reads it back."""
     kind = _buffer_types.get(size)
     if kind is None:
         kind = _buffer_types[size] = type("Buffer", (_Array,), {"_type_": _Byte, "_length_": size})
-    made: ctypes.Array[Any] = kind()
-    return made
+    return kind()
 
 
 def number(name: str) -> int:

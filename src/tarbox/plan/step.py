@@ -16,8 +16,9 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import TypeAlias
 
-    Value = int | bytes | "Filter"
+    Value: TypeAlias = int | bytes
 
 PARENT, CHILD, RUNNER = "parent", "child", "runner"
 
@@ -140,7 +141,7 @@ class Step:
         return f"{type(self).__name__}({shown})"
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and list(self.values()) == list(other.values())  # type: ignore[attr-defined]
+        return type(self) is type(other) and list(self.values()) == list(other.values())
 
     def __hash__(self) -> int:
         return hash(repr(self))

@@ -1,0 +1,152 @@
+"""Namespaces: what a process sees of the system, and so what it can use of it.
+
+    unshare --pid --fork --mount --uts --ipc --net --cgroup COMMAND        lsns        ls -l /proc/self/ns
+
+A process is in one namespace of each kind and its children with it, until one of them makes a new one: with `clone` for
+a child, with `unshare` for itself. A new PID namespace holds only processes born after it, so it comes with the child.
+
+man 7 namespaces, man 2 clone, man 2 unshare
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..plan.step import CHILD, PARENT, Slots, Step
+from .syscall import addressof, buffer, forking_syscall, syscall
+
+FLAGS = {
+    "time": 0x00000080, "mount": 0x00020000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000,
+    "user": 0x10000000, "pid": 0x20000000, "network": 0x40000000,
+}  # fmt: skip
+_SHELL = {
+    "time": "--time", "mount": "--mount", "cgroup": "--cgroup", "uts": "--uts", "ipc": "--ipc", "user": "--user",
+    "pid": "--pid --fork", "network": "--net",
+}  # fmt: skip
+_SHOWN = {name: "CLONE_NEW" + {"mount": "NS", "network": "NET"}.get(name, name.upper()) for name in FLAGS}
+_CLONE_PIDFD, _CLONE_INTO_CGROUP, _SIGCHLD = 0x1000, 0x200000000, 17
+
+
+def flags(names: tuple[str, ...]) -> int:
+    """The kernel's flags for namespaces by their OCI names."""
+    value = 0
+    for name in names:
+        value |= FLAGS[name]
+    return value
+
+
+def _shown(names: tuple[str, ...]) -> str:
+    return "|".join(_SHOWN[name] for name in names) or "0"
+
+
+class Spawn(Step):
+    """Make the container's first process, in new namespaces of the kinds that have to be there from its birth.
+
+    namespaces: their OCI names. cgroup: whether it is born inside the group in the slot "cgroup" (cgroup v2).
+    """
+
+    __slots__ = ("cgroup", "namespaces")
+
+    phase = "namespaces"
+    why = "a container is an ordinary process; in a new PID namespace the first one is number 1, as init is"
+    man = "clone(2), pid_namespaces(7)"
+    spawns = True
+
+    def __init__(self, namespaces: tuple[str, ...], cgroup: bool = False) -> None:
+        super().__init__(PARENT)
+        self.namespaces = namespaces
+        self.cgroup = cgroup
+
+    def takes(self) -> tuple[str, ...]:
+        return ("cgroup",) if self.cgroup else ()
+
+    def gives(self) -> tuple[str, ...]:
+        return ("pidfd",)
+
+    def finds(self) -> tuple[str, ...]:
+        return ("pid",)
+
+    def call(self) -> str:
+        into = ", CLONE_INTO_CGROUP" if self.cgroup else ""
+        return f"clone3({_shown(self.namespaces)}|CLONE_PIDFD{into}, SIGCHLD)"
+
+    def shell(self) -> str:
+        return " ".join(["unshare", *(_SHELL[name] for name in self.namespaces), "sh"])
+
+    def spawn(self, slots: Slots) -> int:
+        """Fork; returns the new process id, or 0 in the new process."""
+        pidfd = buffer(4)
+        wanted = flags(self.namespaces) | _CLONE_PIDFD | (_CLONE_INTO_CGROUP if self.cgroup else 0)
+        group = slots.take("cgroup") if self.cgroup else 0
+        # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, its size, cgroup
+        fields = (wanted, addressof(pidfd), 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, group)
+        pid = forking_syscall("clone3", b"".join(field.to_bytes(8, "little") for field in fields), 88)
+        if pid:
+            slots.found["pid"] = pid
+            slots.give("pidfd", int.from_bytes(bytes(pidfd), "little"))
+        return pid
+
+
+class Unshare(Step):
+    """Leave the caller's namespaces of these kinds for new ones."""
+
+    __slots__ = ("namespaces",)
+
+    phase = "namespaces"
+    why = "from here on the process has mounts, a host name, queues and network interfaces of its own"
+    man = "unshare(2), namespaces(7)"
+
+    def __init__(self, namespaces: tuple[str, ...], by: str = CHILD) -> None:
+        super().__init__(by)
+        self.namespaces = namespaces
+
+    def apply(self, slots: Slots) -> None:
+        syscall("unshare", flags(self.namespaces))
+
+    def call(self) -> str:
+        return f"unshare({_shown(self.namespaces)})"
+
+    def shell(self) -> str:
+        return " ".join(["unshare", *(_SHELL[name] for name in self.namespaces), "sh"])
+
+
+class DieWithParent(Step):
+    """Have the kernel kill the container when the command that made it dies."""
+
+    __slots__ = ()
+
+    phase = "namespaces"
+    why = "a command that is killed must not leave half a container behind"
+    man = "prctl(2)"
+
+    def apply(self, slots: Slots) -> None:
+        syscall("prctl", 1, 9)
+
+    def call(self) -> str:
+        return "prctl(PR_SET_PDEATHSIG, SIGKILL)"
+
+    def shell(self) -> str:
+        return "setpriv --pdeathsig KILL sh"
+
+
+class FileMask(Step):
+    """Set the file mode creation mask."""
+
+    __slots__ = ("mask",)
+
+    phase = "namespaces"
+    why = "the caller's umask must not decide which modes the container's files get"
+    man = "umask(2)"
+
+    def __init__(self, mask: int, by: str = CHILD) -> None:
+        super().__init__(by)
+        self.mask = mask
+
+    def apply(self, slots: Slots) -> None:
+        os.umask(self.mask)
+
+    def call(self) -> str:
+        return f"umask({self.mask:04o})"
+
+    def shell(self) -> str:
+        return f"umask {self.mask:04o}"

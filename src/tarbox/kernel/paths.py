@@ -1,0 +1,211 @@
+"""Paths inside a root that somebody else controls, walked so that they can't lead out.
+
+    a container's /etc/passwd may be a symlink to ../../../etc/shadow: open it with the container's root as "/"
+
+The kernel does it in one call (`openat2` with `RESOLVE_IN_ROOT`); where a path has to be made on the way, or the
+kernel lacks the call, every component is opened by itself (`O_PATH|O_NOFOLLOW`) and symlinks are followed by hand, from
+descriptors alone. Descriptors in, descriptors out: nothing here, and nobody who uses it, joins such a path to a root.
+
+man 2 openat2, man 7 path_resolution
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EAGAIN, EEXIST, ELOOP, ENOENT, ENOSYS, ENOTDIR, EPERM
+from stat import S_ISDIR, S_ISLNK, S_ISREG
+
+from ..errors import KernelError, TarboxError
+from .syscall import syscall
+
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_IN_ROOT = 0x10
+_RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+_LINKS = 40  # as many symlinks as the kernel follows in one path
+
+_kernel_walks = True  # until openat2 turns out to be missing
+
+
+def open_in(root: int, path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
+    """Open `path` as if the directory `root` were "/"; raises KernelError.
+
+    root: a descriptor of a directory. flags: as for open(2); `O_CLOEXEC` is always added. mode: for `O_CREAT`.
+    Symlinks are followed inside the root, magic links of /proc are refused.
+    """
+    global _kernel_walks
+    flags |= os.O_CLOEXEC
+    if _kernel_walks:
+        how = b"".join(
+            value.to_bytes(8, "little") for value in (flags, mode if flags & os.O_CREAT else 0, _RESOLVE)
+        )
+        for attempt in range(64):  # a rename somewhere on the machine can make a ".." uncertain: EAGAIN
+            try:
+                return syscall("openat2", root, os.fsencode(path) or b".", how, len(how))
+            except KernelError as error:
+                if error.errno == ENOSYS or (error.errno == EPERM and attempt == 0 and not _has_openat2()):
+                    _kernel_walks = False
+                    break
+                if error.errno != EAGAIN:
+                    raise KernelError("openat2", (path, "RESOLVE_IN_ROOT"), error.errno) from None
+    return _Walk(root, path).open(flags, mode)
+
+
+def make_directories(root: int, path: str, mode: int = 0o755) -> int:
+    """Make the directory `path` in `root`, with those above it, and return an `O_PATH` descriptor of it.
+
+    mode: of what is made. What exists stays as it is; raises KernelError when a part exists and isn't a directory.
+    """
+    try:
+        return open_in(root, path, os.O_PATH | os.O_DIRECTORY)
+    except KernelError as error:
+        if error.errno != ENOENT:
+            raise
+    return _Walk(root, path, directory_mode=mode).open(os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def make_file(root: int, path: str, mode: int = 0o644) -> int:
+    """Make the file `path` in `root` unless something is there, and return an `O_PATH` descriptor of it."""
+    try:
+        return open_in(root, path)
+    except KernelError as error:
+        if error.errno != ENOENT:
+            raise
+    return _Walk(root, path, directory_mode=0o755, file_mode=mode).open(os.O_PATH | os.O_CLOEXEC)
+
+
+def read_in(root: int, path: str, limit: int) -> bytes | None:
+    """The contents of the regular file `path` in `root`; None when there is none.
+
+    limit: the most bytes that it may have; raises TarboxError beyond. A FIFO, a device or a directory is an error too,
+    and is never opened, let alone waited for.
+    """
+    try:
+        handle = open_in(root, path)
+    except KernelError as error:
+        if error.errno in (ENOENT, ENOTDIR):
+            return None
+        raise
+    try:
+        if not S_ISREG(os.fstat(handle).st_mode):
+            raise TarboxError(f"{path} in the container isn't a regular file", "use an image in which it is one")
+        file = reopen(handle, os.O_RDONLY)
+    finally:
+        os.close(handle)
+    try:
+        parts = []
+        while limit >= 0 and (part := os.read(file, min(limit + 1, 1 << 20))):
+            limit -= len(part)
+            parts.append(part)
+        if limit < 0:
+            raise TarboxError(f"{path} in the container is too large to be read", "use an image with a smaller one")
+        return b"".join(parts)
+    finally:
+        os.close(file)
+
+
+def reopen(handle: int, flags: int) -> int:
+    """Open what the `O_PATH` descriptor `handle` points at, without walking a path; needs our own /proc."""
+    try:
+        return os.open(f"/proc/self/fd/{handle}", flags | os.O_CLOEXEC)
+    except OSError as error:
+        raise KernelError("open", (f"/proc/self/fd/{handle}",), error.errno or 0) from None
+
+
+def _has_openat2() -> bool:
+    try:
+        handle = syscall("openat2", -100, b"/", (os.O_PATH).to_bytes(8, "little") + bytes(16), 24)
+    except KernelError:
+        return False
+    os.close(handle)
+    return True
+
+
+class _Walk:
+    """One path, component by component, from descriptors; `..` goes back along the descriptors that we came by."""
+
+    __slots__ = ("directory_mode", "file_mode", "links", "path", "rest", "stack")
+
+    def __init__(self, root: int, path: str, directory_mode: int | None = None, file_mode: int | None = None) -> None:
+        self.path = path
+        self.stack = [os.dup(root)]
+        self.rest = path.split("/")[::-1]
+        self.links = 0
+        self.directory_mode = directory_mode
+        self.file_mode = file_mode
+
+    def open(self, flags: int, mode: int = 0) -> int:
+        """Walk, then open the last component with `flags`."""
+        try:
+            while self.rest:
+                name = self.rest.pop()
+                if name == "..":
+                    if len(self.stack) > 1:
+                        os.close(self.stack.pop())
+                elif name not in ("", "."):
+                    opened = self._component(name, flags, mode)
+                    if opened is not None:
+                        return opened
+            return os.open(".", flags & ~(os.O_CREAT | os.O_EXCL), dir_fd=self.stack[-1])
+        except OSError as error:
+            raise KernelError("open", (self.path,), error.errno or 0) from None
+        finally:
+            for handle in self.stack:
+                os.close(handle)
+
+    def _component(self, name: str, flags: int, mode: int) -> int | None:
+        """Step into `name`; the final descriptor when it is the last one and no directory to go into."""
+        here = self.stack[-1]
+        last = not any(part not in ("", ".") for part in self.rest)
+        try:
+            found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+        except FileNotFoundError:
+            if last and flags & os.O_CREAT:
+                return os.open(name, flags | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=here)
+            if not self._make(name, here, last):
+                raise
+            found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
+        kind = os.fstat(found).st_mode
+        if S_ISLNK(kind) and not (last and flags & os.O_NOFOLLOW):
+            self._follow(found)
+            return None
+        if S_ISDIR(kind):
+            self.stack.append(found)
+            return None
+        try:
+            if not last or flags & os.O_DIRECTORY:
+                raise OSError(ENOTDIR, os.strerror(ENOTDIR))
+            if flags & os.O_CREAT and flags & os.O_EXCL:
+                raise OSError(EEXIST, os.strerror(EEXIST))
+            if flags & os.O_PATH:
+                return os.dup(found)
+            return os.open(name, (flags | os.O_NOFOLLOW) & ~os.O_CREAT, dir_fd=here)
+        finally:
+            os.close(found)
+
+    def _follow(self, link: int) -> None:
+        """Put the target of a symlink in the place of its name."""
+        try:
+            self.links += 1
+            if self.links > _LINKS:
+                raise OSError(ELOOP, os.strerror(ELOOP))
+            target = os.readlink("", dir_fd=link)
+        finally:
+            os.close(link)
+        if target.startswith("/"):
+            while len(self.stack) > 1:
+                os.close(self.stack.pop())
+        self.rest += target.split("/")[::-1]
+
+    def _make(self, name: str, here: int, last: bool) -> bool:
+        """Make what is missing; False when nothing is to be made."""
+        if last and self.file_mode is not None:
+            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, self.file_mode, dir_fd=here))
+        elif self.directory_mode is not None:
+            try:
+                os.mkdir(name, self.directory_mode, dir_fd=here)
+            except FileExistsError:  # somebody was faster; what it is shows when it's opened
+                pass
+        else:
+            return False
+        return True
+

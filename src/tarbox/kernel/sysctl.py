@@ -1,0 +1,52 @@
+"""Kernel settings that belong to a namespace.
+
+    sysctl -w net.ipv4.ip_unprivileged_port_start=0
+
+They are written before the container's root is entered, through the host's own /proc: what stands under /proc/sys/net
+there is the network namespace of whoever looks, and no image can put anything else in its place.
+
+man 5 proc_sys, man 8 sysctl
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import KernelError
+from ..plan.step import CHILD, Slots, Step
+
+
+class WriteSetting(Step):
+    """Write one setting of a namespace that the process has to itself."""
+
+    __slots__ = ("name", "value")
+
+    phase = "namespaces"
+    why = "a setting of the container's own namespace, which the host doesn't feel"
+    man = "sysctl(8)"
+
+    def __init__(self, name: str, value: str, by: str = CHILD) -> None:
+        super().__init__(by)
+        self.name = name
+        self.value = value
+
+    def _path(self) -> str:
+        return "/proc/sys/" + self.name.replace(".", "/")
+
+    def apply(self, slots: Slots) -> None:
+        try:
+            descriptor = os.open(self._path(), os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(descriptor, self.value.encode())
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            slots.warn(f"this kernel has no setting {self.name}; it is left out")
+        except OSError as error:
+            raise KernelError("write", (self._path(), self.value), error.errno or 0) from None
+
+    def call(self) -> str:
+        return f'write("{self._path()}", "{self.value}")'
+
+    def shell(self) -> str:
+        return f"sysctl -w {self.name}='{self.value}'"

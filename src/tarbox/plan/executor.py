@@ -1,0 +1,238 @@
+"""Carrying out a plan: each process walks the same list, does its own steps, and waits at the handovers.
+
+    parent    its steps ── fork ──────────── waits ── its steps ── waits for the runner's end or its report
+                             └─ child    its steps ──┘        └── its steps ── becomes the runner
+
+An error in any process reaches the parent with the step that failed. The parent's part ends when the program of the
+container runs, or with the exception; taking away what was made is the caller's (see the journal).
+
+What the executor needs of the kernel is given to it as `Machinery`: plans know no system calls.
+"""
+
+from __future__ import annotations
+
+import os
+
+from .. import errors
+from ..errors import KernelError, TarboxError
+from .step import CHILD, PARENT, RUNNER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn, Protocol
+
+    from .plan import Handover, Plan
+    from .step import Slots, Step
+
+    class Channel(Protocol):
+        """Messages with descriptors between two processes."""
+
+        def send(self, message: bytes, descriptors: list[int]) -> None: ...
+        def receive(self) -> tuple[bytes, list[int]]: ...
+        def fileno(self) -> int: ...
+        def close(self) -> None: ...
+
+    class Machinery(Protocol):
+        """What the kernel has to give."""
+
+        def pair(self) -> tuple[Channel, Channel]: ...
+        def spawn(self, step: Step, slots: Slots) -> int: ...
+        def forked(self) -> None: ...
+        def launch(
+            self, steps: list[Step], slots: Slots, errors: int, announce: Callable[[bytes], None]
+        ) -> NoReturn: ...
+        def report(self, data: bytes) -> tuple[int, int] | None: ...
+
+    Observer = Callable[[str, int, str], None]
+
+_HANDOVER, _ERROR, _LAUNCH = b"h", b"e", b"l"
+
+
+class Execution:
+    """One carrying out of a plan, as the parent sees it.
+
+    slots: what is open already. observe: is told ("step" or "handover", index, process) before each; what it raises
+    is that step's error. After `start()`, `pid` is the container's first process.
+    """
+
+    __slots__ = ("channel", "machinery", "observe", "pid", "plan", "slots")
+
+    def __init__(self, plan: Plan, slots: Slots, machinery: Machinery, observe: Observer | None = None) -> None:
+        self.plan = plan
+        self.slots = slots
+        self.machinery = machinery
+        self.observe = observe
+        self.channel: Channel | None = None
+        self.pid = 0
+
+    def start(self) -> int:
+        """Do all steps; returns the process id of the container's program, now running. Raises a TarboxError."""
+        for index, step in enumerate(self.plan.steps):
+            self._hand_over(index, PARENT)
+            if step.spawns:
+                self._spawn(index, step)
+            elif step.by == PARENT:
+                self._do(index, step, PARENT)
+        self._await_program()
+        return self.pid
+
+    def _spawn(self, index: int, step: Step) -> None:
+        if self.observe:
+            self.observe("step", index, PARENT)
+        ours, theirs = self.machinery.pair()
+        pid = self.machinery.spawn(step, self.slots)
+        if pid:
+            theirs.close()
+            self.channel, self.pid = ours, pid
+            return
+        try:
+            self.machinery.forked()
+            ours.close()
+            self.channel = theirs
+            self._child(index + 1)
+        except BaseException as error:
+            _tell_error(theirs, -1, error)
+        finally:
+            os._exit(125)
+
+    def _child(self, first: int) -> None:
+        """The child's walk, from the step after the fork; it doesn't return unless something failed."""
+        at = first
+        try:
+            for at in range(first, len(self.plan.steps)):
+                step = self.plan.steps[at]
+                self._hand_over(at, CHILD)
+                if step.by == RUNNER:
+                    self._launch(at)
+                elif step.by == CHILD:
+                    self._do(at, step, CHILD)
+        except BaseException as error:
+            assert self.channel
+            _tell_error(self.channel, at, error)
+
+    def _launch(self, index: int) -> NoReturn:
+        channel = self.channel
+        assert channel
+        if self.observe:
+            self.observe("handover", index, CHILD)
+        warnings = "\n".join(self.slots.warnings)
+
+        def announce(rows: bytes) -> None:
+            channel.send(_LAUNCH + rows + b"\0" + warnings.encode(), [])
+
+        self.machinery.launch(list(self.plan.steps[index:]), self.slots, channel.fileno(), announce)
+
+    def _do(self, index: int, step: Step, process: str) -> None:
+        if self.observe:
+            self.observe("step", index, process)
+        try:
+            step.apply(self.slots)
+        except OSError as error:
+            raise KernelError(step.call(), (), error.errno or 0) from error
+
+    def _hand_over(self, index: int, process: str) -> None:
+        """Send the handover before step `index`, or wait for it, as the plan says of this process."""
+        handover = self.plan.handover(index)
+        if handover is None or handover.receiver == RUNNER or index == self.plan.spawn + 1:
+            return  # the fork itself was the first one
+        if self.observe:
+            self.observe("handover", index, process)
+        assert self.channel
+        if handover.sender == process:
+            message = _HANDOVER + "\n".join(self.slots.warnings).encode()
+            self.slots.warnings.clear()
+            self.channel.send(message, [self.slots.take(name) for name in handover.slots])
+        else:
+            self._receive(handover)
+
+    def _receive(self, handover: Handover) -> None:
+        assert self.channel
+        message, descriptors = self.channel.receive()
+        if message[:1] == _HANDOVER and len(descriptors) == len(handover.slots):
+            self._warn(message[1:])
+            for name, descriptor in zip(handover.slots, descriptors, strict=True):
+                self.slots.give(name, descriptor)
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+        raise self._error(message)
+
+    def _await_program(self) -> None:
+        """Wait until the program runs: the channel's other end closes by `execve`, or a report comes."""
+        assert self.channel
+        message = self.channel.receive()[0]
+        if message[:1] != _LAUNCH:
+            raise self._error(message)
+        rows, _, warnings = message[1:].partition(b"\0")
+        report = self.channel.receive()[0]
+        self.channel.close()
+        self._warn(warnings)
+        if report:
+            failed = self.machinery.report(report)
+            if failed is None:
+                raise self._error(report)
+            raise _runner_error(self.plan, rows.decode(), *failed)
+
+    def _warn(self, lines: bytes) -> None:
+        self.slots.warnings += [line for line in lines.decode("utf-8", "replace").split("\n") if line]
+
+    def _error(self, message: bytes) -> TarboxError:
+        """The exception that the child's message tells of; an empty message is a child that died."""
+        if message[:1] != _ERROR:
+            return TarboxError("the container's first process died while it was being set up", "see 'dmesg' for why")
+        index, kind, number, *texts = message[1:].decode("utf-8", "replace").split("\0")
+        error: TarboxError
+        if kind == "KernelError":
+            call, hint, shell, *arguments = texts
+            error = KernelError(call, arguments, int(number), hint, shell)
+        else:
+            made = getattr(errors, kind, TarboxError)
+            error = made(*texts[:2]) if made is not errors.ConfigError else TarboxError(*texts[:2])
+        if (at := int(index)) >= 0:
+            error.add_note(f"in step {at}: {self.plan.steps[at]!r}")
+        return error
+
+
+def _tell_error(channel: Channel, index: int, error: BaseException) -> None:
+    """Send what happened to the parent; it may be gone."""
+    if isinstance(error, KernelError):
+        fields = ["KernelError", str(error.errno), error.call, error.hint, error.shell, *map(_text, error.arguments)]
+    elif isinstance(error, TarboxError):
+        fields = [type(error).__name__, "0", error.message, error.hint]
+    else:
+        fields = ["TarboxError", "0", f"{type(error).__name__}: {error}", ""]
+    try:
+        channel.send(_ERROR + "\0".join([str(index), *fields]).encode("utf-8", "replace")[:32768], [])
+    except (OSError, TarboxError):
+        pass
+
+
+def _text(argument: object) -> str:
+    return (argument.decode("utf-8", "replace") if isinstance(argument, bytes) else str(argument)).replace("\0", " ")
+
+
+def _runner_error(plan: Plan, counts: str, row: int, errno: int) -> TarboxError:
+    """The error of a row of the runner's table, by the step that the row belongs to.
+
+    counts: how many rows each of the runner's steps has, then the path of the program.
+    """
+    rows, _, program = counts.partition(" ")
+    runner = [step for step in plan.steps if step.by == RUNNER]
+    for step, count in zip(runner, map(int, rows.split(",")), strict=True):
+        if row < count:
+            error = KernelError(step.call(), (), errno)
+            error.add_note(f"in row {row} of {step!r}")
+            return error
+        row -= count
+    from errno import EACCES, ELOOP, ENOENT, ENOEXEC, ENOTDIR
+
+    if errno in (ENOENT, ENOTDIR):
+        hint = "its interpreter or dynamic loader may be missing in the image"
+        return errors.CommandNotFoundError(f"cannot start {program}: {os.strerror(errno)}", hint)
+    hints = {
+        EACCES: "is it executable, and may this user enter its directory?",
+        ENOEXEC: "it is no program, and has no #! line",
+        ELOOP: "a program whose interpreter is /proc/self/exe never runs in a container",
+    }
+    return errors.CommandNotExecutableError(f"cannot start {program}: {os.strerror(errno)}", hints.get(errno, ""))

@@ -1,0 +1,165 @@
+"""The journal: what a plan will leave on the host, written before the first step, so that anybody can take it away.
+
+One small file for one container in a folder of journals, locked (`flock`) for as long as the process that owns it
+lives. A journal that nobody holds belongs to a command that was killed: the next one that looks takes away what it
+names, in reverse, and then the journal itself. All it needs is in the file: the kind and the name of each thing.
+
+    tarbox 1
+    boot 5f0c…            the boot that kernel objects belong to
+    cgroup /sys/fs/cgroup/memory/tarbox-3d1f…
+    tree /run/tarbox/…/3d1f…
+
+man 2 flock
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from ..errors import StorageError, TarboxError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Undo = Callable[[str], None]
+
+_HEADER = "tarbox 1"
+_DISK_KINDS = ("tree",)  # what outlives a boot
+
+
+class Journal:
+    """One journal that this process holds.
+
+    folder: where journals lie. name: of this one. undo: for each kind of thing, the function that takes it away.
+    """
+
+    __slots__ = ("descriptor", "path", "records", "undo")
+
+    def __init__(self, folder: str, name: str, undo: Mapping[str, Undo]) -> None:
+        self.path = f"{folder}/{name}"
+        self.undo = undo
+        self.records: Sequence[tuple[str, str]] = ()
+        self.descriptor = -1
+
+    def write(self, records: Sequence[tuple[str, str]]) -> None:
+        """Put the records down, locked, before any of them is made; raises StorageError."""
+        text = "\n".join([_HEADER, f"boot {_boot()}", *(f"{kind} {_escape(name)}" for kind, name in records)]) + "\n"
+        folder, _, name = self.path.rpartition("/")
+        fresh = f"{folder}/.{name}"
+        try:
+            while True:
+                self.descriptor = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+                os.write(self.descriptor, text.encode())
+                try:
+                    os.rename(fresh, self.path)  # under its own name it is whole and locked
+                    break
+                except FileNotFoundError:  # a sweep took it for a dead one's between open and flock
+                    os.close(self.descriptor)
+        except OSError as error:
+            self.close()
+            hint = "is the disk full or read-only? choose another data root with --root"
+            raise StorageError(f"cannot write the journal {self.path}: {error.strerror}", hint) from None
+        self.records = records
+
+    def clean(self) -> list[TarboxError]:
+        """Take away all that it names, last things first, then itself; returns what went wrong on the way.
+
+        What can't be taken away stays in the journal for the next command.
+        """
+        failed = _undo(self.records, self.undo)
+        if not failed:
+            try:
+                os.unlink(self.path)
+            except FileNotFoundError:
+                pass
+        self.close()
+        return failed
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def sweep(folder: str, undo: Mapping[str, Undo]) -> list[TarboxError]:
+    """Finish the clean-ups of commands that were killed: every journal in `folder` that nobody holds.
+
+    Returns what went wrong; a folder that isn't there holds none.
+    """
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        return [StorageError(f"cannot read the journals in {folder}: {error.strerror}")]
+    failed: list[TarboxError] = []
+    for name in names:
+        failed += _sweep_one(f"{folder}/{name}", undo)
+    return failed
+
+
+def _sweep_one(path: str, undo: Mapping[str, Undo]) -> list[TarboxError]:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return []
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink == 0:  # its owner finished while we waited to look
+            return []
+        records = read(os.read(descriptor, 1 << 20).decode("utf-8", "replace"))
+        failed = _undo(records, undo)
+        if not failed:
+            os.unlink(path)
+        return failed
+    except OSError:  # held by a living command
+        return []
+    finally:
+        os.close(descriptor)
+
+
+def read(text: str) -> list[tuple[str, str]]:
+    """The records of a journal's text that still mean something: after a reboot, only what lies on disk."""
+    lines = text.split("\n")
+    if len(lines) < 2 or lines[0] != _HEADER:
+        return []
+    same_boot = lines[1] == f"boot {_boot()}"
+    records = [(kind, _unescape(name)) for kind, space, name in (line.partition(" ") for line in lines[2:]) if space]
+    return [record for record in records if same_boot or record[0] in _DISK_KINDS]
+
+
+def _undo(records: Sequence[tuple[str, str]], undo: Mapping[str, Undo]) -> list[TarboxError]:
+    failed: list[TarboxError] = []
+    for kind, name in reversed(records):
+        try:
+            undo[kind](name)
+        except TarboxError as error:
+            failed.append(error)
+        except OSError as error:
+            failed.append(StorageError(f"cannot take away the {kind} {name}: {error.strerror}"))
+        except KeyError:
+            failed.append(StorageError(f"a journal names a {kind}, which this tarbox doesn't know"))
+    return failed
+
+
+def _boot() -> str:
+    try:
+        descriptor = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return "unknown"
+    try:
+        return os.read(descriptor, 64).decode().strip()
+    finally:
+        os.close(descriptor)
+
+
+def _escape(name: str) -> str:
+    return name.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _unescape(name: str) -> str:
+    return name.replace("\\\\", "\0").replace("\\n", "\n").replace("\0", "\\")

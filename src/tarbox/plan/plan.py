@@ -1,0 +1,106 @@
+"""A plan: all steps of a container in one total order, with the places where one process hands over to the next.
+
+The order alone says who waits for whom: where the `by` of two neighbouring steps differs there is a handover, and the
+messages between the processes are derived from that list, never written by hand.
+"""
+
+from __future__ import annotations
+
+from .step import CHILD, PARENT, RUNNER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .step import Step
+
+
+class Handover:
+    """The change of hands before the step `index`; `slots` are the descriptors that cross with it."""
+
+    __slots__ = ("index", "receiver", "sender", "slots")
+
+    def __init__(self, index: int, sender: str, receiver: str) -> None:
+        self.index = index
+        self.sender = sender
+        self.receiver = receiver
+        self.slots: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        crossing = f" with {', '.join(self.slots)}" if self.slots else ""
+        return f"{self.index}: {self.sender} to {self.receiver}{crossing}"
+
+
+class Plan:
+    """The checked list. Raises ValueError, which is a mistake in a planner, when a step's needs can't be met.
+
+    steps: in the order in which they are done. given: slots that are filled before the first step.
+    """
+
+    __slots__ = ("handovers", "spawn", "steps")
+
+    def __init__(self, steps: Sequence[Step], given: Sequence[str] = ()) -> None:
+        self.steps = tuple(steps)
+        spawns = [index for index, step in enumerate(self.steps) if step.spawns]
+        if len(spawns) != 1:
+            raise ValueError(f"a plan has one step that makes a process; this one has {len(spawns)}")
+        self.spawn = spawns[0]
+        self.handovers = _handovers(self.steps)
+        _check(self.steps, self.handovers, self.spawn, given)
+
+    def handover(self, index: int) -> Handover | None:
+        """The handover before the step `index`."""
+        for handover in self.handovers:
+            if handover.index == index:
+                return handover
+        return None
+
+    def records(self) -> list[tuple[str, str]]:
+        """What all steps leave on the host, in their order, for the journal."""
+        return [record for step in self.steps for record in step.record()]
+
+
+def _handovers(steps: tuple[Step, ...]) -> tuple[Handover, ...]:
+    return tuple(
+        Handover(index, steps[index - 1].by, step.by)
+        for index, step in enumerate(steps)
+        if index and step.by != steps[index - 1].by
+    )
+
+
+def _check(steps: tuple[Step, ...], handovers: tuple[Handover, ...], spawn: int, given: Sequence[str]) -> None:
+    """Every slot and value is there before it's needed; what must cross is put on a handover."""
+    holders: dict[str, set[str]] = {name: {PARENT} for name in given}
+    known: dict[str, set[str]] = {}
+    crossings = {handover.index: handover for handover in handovers}
+    latest: list[Handover] = []
+    for index, step in enumerate(steps):
+        if index in crossings:
+            latest.append(crossings[index])
+        if index <= spawn and step.by != PARENT:
+            raise ValueError(f"{step!r} comes before there is a {step.by}")
+        process = CHILD if step.by == RUNNER else step.by
+        for name in step.takes():
+            if name not in holders:
+                raise ValueError(f"{step!r} takes {name}, which no step before it gives")
+            if process not in holders[name]:
+                _cross(name, process, latest, step)
+                holders[name].add(process)
+        for name in step.uses():
+            if process not in known.get(name, ()):
+                raise ValueError(f"{step!r} uses {name}, which nothing before it finds in the same process")
+        for name in step.gives():
+            holders[name] = {process}
+        for name in step.finds():
+            known[name] = {process}
+        if index == spawn:  # what the parent has, a fork has
+            for owners in (*holders.values(), *known.values()):
+                owners.add(CHILD)
+
+
+def _cross(name: str, receiver: str, latest: list[Handover], step: Step) -> None:
+    for handover in reversed(latest):
+        if handover.receiver == receiver:
+            handover.slots += (name,)
+            return
+    raise ValueError(f"{step!r} takes {name}, which can't reach its process")
