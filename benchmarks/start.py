@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(CHECKOUT / "tests"))
 
-import machine  # noqa: E402
 import roots  # noqa: E402
+import testhost  # noqa: E402
 
 
 class Contender:
@@ -91,7 +91,7 @@ def launcher(asked: str | None) -> str:
     raise SystemExit("start.py: no tarbox command; install it, or name it with --tarbox")
 
 
-def contenders(folder: Path, tarbox: str, host: machine.TestHost) -> list[Contender]:
+def contenders(folder: Path, tarbox: str, host: testhost.TestHost) -> list[Contender]:
     """Everybody who takes part; those who don't have `why_not` set."""
     root = roots.busybox(folder / "root")
     archive = roots.packed(root, folder / "busybox.tar")
@@ -127,7 +127,7 @@ def _crun(crun: str, state: str, spec: Path) -> Contender:
     return contender
 
 
-def _docker(docker: str, archive: Path, host: machine.TestHost) -> Contender:
+def _docker(docker: str, archive: Path, host: testhost.TestHost) -> Contender:
     sockets = f"unix:///proc/{host.witness}/root/var/run/docker.sock"  # we see another /run than the daemon
     contender = Contender(
         "docker", [docker, "run", "--rm", "--net", "none", "tarbox-bench", "true"], {"DOCKER_HOST": sockets}
@@ -191,7 +191,7 @@ def main() -> int:
     if os.geteuid():
         parser.error("needs root")
     tarbox = launcher(options.tarbox)
-    host = machine.TestHost()
+    host = testhost.TestHost()
     host.enter()
     with tempfile.TemporaryDirectory(prefix="tarbox-bench-") as name, tempfile.TemporaryFile() as errors:
         everybody = contenders(Path(name), tarbox, host)

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-import machine
 import roots
+import testhost
 
 ROOT_LANES = ("kernel", "conformance", "vm")
 PLAIN_USER = 65533  # nobody's, on any Debian machine
@@ -39,9 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
-    host = config.stash[HOST] = machine.TestHost()
-    config.stash[MACHINE] = machine.MachineSnapshot(host)
-    config.stash[MARK] = machine.mark()
+    host = config.stash[HOST] = testhost.TestHost()
+    config.stash[MACHINE] = testhost.MachineSnapshot(host)
+    config.stash[MARK] = testhost.mark()
     if os.geteuid() == 0 and not config.option.collectonly:
         try:
             host.enter()
@@ -49,9 +49,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             raise pytest.UsageError(f"the tests run as root, but can't make namespaces: {error}") from None
 
 
-MACHINE = pytest.StashKey[machine.MachineSnapshot]()
+MACHINE = pytest.StashKey[testhost.MachineSnapshot]()
 MARK = pytest.StashKey[int]()
-HOST = pytest.StashKey[machine.TestHost]()
+HOST = pytest.StashKey[testhost.TestHost]()
 LEFT = pytest.StashKey[list[str]]()
 
 
@@ -77,8 +77,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
-    left = machine.left_on_machine(config.stash[MACHINE])
-    left += [f"process {pid}: {name}" for pid, name in machine.marked(config.stash[MARK]).items()]
+    left = testhost.left_on_machine(config.stash[MACHINE])
+    left += [f"process {pid}: {name}" for pid, name in testhost.marked(config.stash[MARK]).items()]
     config.stash[LEFT] = left
     config.stash[HOST].leave()
     if left:
@@ -105,14 +105,14 @@ def leaves_nothing(request: pytest.FixtureRequest):
         yield
         return
     number = request.config.stash[MARK]
-    before = machine.Snapshot(number)
+    before = testhost.Snapshot(number)
     yield
-    left = machine.left_in_test_host(before, number)
+    left = testhost.left_in_test_host(before, number)
     assert not left, "left behind: " + "; ".join(left)
 
 
 @pytest.fixture(scope="session")
-def test_host(request: pytest.FixtureRequest) -> machine.TestHost:
+def test_host(request: pytest.FixtureRequest) -> testhost.TestHost:
     """The namespaces that the tests run in; `outside()` runs a command on the machine itself."""
     return request.config.stash[HOST]
 
@@ -120,7 +120,7 @@ def test_host(request: pytest.FixtureRequest) -> machine.TestHost:
 class Tarbox:
     """The tarbox command of this checkout, with a data root of its own."""
 
-    def __init__(self, host: machine.TestHost, folder: Path, user: int = 0) -> None:
+    def __init__(self, host: testhost.TestHost, folder: Path, user: int = 0) -> None:
         self.host = host
         self.folder = folder
         self.user = user
@@ -134,8 +134,10 @@ class Tarbox:
     def command(self, *arguments: str | Path, python: tuple[str, ...] = ()) -> list[str]:
         """The whole command line, as for subprocess. python: more options of the interpreter's."""
         user = self.user
-        become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"] if user else []
-        start = [*become, self.host.python, "-I", "-S", *python, str(self.host.main)]
+        start = [self.host.python, "-I", "-S", *python, str(self.host.main)]
+        if user:
+            become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"]
+            start = [*become, self.host.plain_python, "-I", "-S", *python, str(self.host.plain_main)]
         return [*start, "--root", str(self.root), *map(str, arguments)]
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -187,7 +189,7 @@ class Tarbox:
 
 
 @pytest.fixture
-def tarbox(test_host: machine.TestHost, tmp_path: Path) -> Tarbox:
+def tarbox(test_host: testhost.TestHost, tmp_path: Path) -> Tarbox:
     """Runs the tarbox command of this checkout, with a fresh data root: `tarbox("run", "--rm", "host", "true")`."""
     return Tarbox(test_host, tmp_path / "tarbox")
 
@@ -204,7 +206,7 @@ def plain_folder():
 
 
 @pytest.fixture
-def plain_tarbox(test_host: machine.TestHost, plain_folder: Path) -> Tarbox:
+def plain_tarbox(test_host: testhost.TestHost, plain_folder: Path) -> Tarbox:
     """The same command as a plain user without capabilities, groups or a name."""
     return Tarbox(test_host, plain_folder, PLAIN_USER)
 
@@ -223,13 +225,13 @@ def busybox_tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def debian_tar(test_host: machine.TestHost) -> Path:
+def debian_tar(test_host: testhost.TestHost) -> Path:
     """A minimal Debian as a tarball of about 130 MB, made by mmdebstrap once and kept between runs."""
     return roots.debian(test_host, "minbase")
 
 
 @pytest.fixture(scope="session")
-def debian_fish_tar(test_host: machine.TestHost) -> Path:
+def debian_fish_tar(test_host: testhost.TestHost) -> Path:
     """A Debian with fish and redis-server as a tarball of about 200 MB, made once and kept between runs."""
     return roots.debian(test_host, "minbase", "fish", "redis-server", "procps", "python3-minimal")
 

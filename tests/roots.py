@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import machine
+import testhost
 
 BUSYBOX = Path("/bin/busybox")
 
@@ -42,7 +42,7 @@ def packed(folder: Path, archive: Path) -> Path:
     return archive
 
 
-def debian(host: machine.TestHost, variant: str, *packages: str) -> Path:
+def debian(host: testhost.TestHost, variant: str, *packages: str) -> Path:
     """The path of a Debian root filesystem as a tarball with these packages; fetches it when it isn't there yet."""
     kept = Path(os.environ.get("TARBOX_TEST_CACHE") or Path.home() / ".cache" / "tarbox-tests")
     kept.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import ast
 import subprocess
 from pathlib import Path
 
-from machine import CHECKOUT
+from testhost import CHECKOUT
 
 PACKAGE = CHECKOUT / "src" / "tarbox"
 

@@ -10,12 +10,12 @@ import sys
 
 import pytest
 
-import machine
+import testhost
 
 # Each leaves one thing behind. Mounts and interfaces die with the namespaces of the run of tests that made them.
 LITTER = {
     "nothing": "",
-    "mount": "machine.mount('left', str(tmp_path), 'tmpfs', 0)",
+    "mount": "testhost.mount('left', str(tmp_path), 'tmpfs', 0)",
     "interface": "subprocess.run(['ip', 'link', 'add', 'left0', 'type', 'veth'], check=True)",
     "process": "subprocess.run(['sh', '-c', 'env -i setsid unshare -mpf sleep 30 >/dev/null 2>&1 &'], check=True)",
 }
@@ -34,9 +34,9 @@ def test_what_a_test_leaves_fails_it(kind, told, tmp_path):
     """Even a process behind a shell, in new namespaces, with an empty environment."""
     (tmp_path / "kernel").mkdir()
     test = tmp_path / "kernel" / "test_litter.py"
-    test.write_text(f"import machine, subprocess\ndef test_litter(tmp_path):\n    {LITTER[kind] or 'pass'}\n")
-    tests = machine.CHECKOUT / "tests"
-    options = ["-q", "-p", "conftest", "-c", machine.CHECKOUT / "pyproject.toml", "--rootdir", tmp_path]
+    test.write_text(f"import testhost, subprocess\ndef test_litter(tmp_path):\n    {LITTER[kind] or 'pass'}\n")
+    tests = testhost.CHECKOUT / "tests"
+    options = ["-q", "-p", "conftest", "-c", testhost.CHECKOUT / "pyproject.toml", "--rootdir", tmp_path]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, f"--basetemp={tmp_path}/base", test],
         env=os.environ | {"PYTHONPATH": str(tests)},
@@ -59,20 +59,20 @@ def test_what_a_test_leaves_fails_it(kind, told, tmp_path):
 
 def test_a_left_cgroup_is_found(test_host):
     """In whichever hierarchy it was made."""
-    before = machine.MachineSnapshot(test_host)
+    before = testhost.MachineSnapshot(test_host)
     top = "/sys/fs/cgroup/pids" if os.path.isdir("/sys/fs/cgroup/pids") else "/sys/fs/cgroup"
     cgroup = f"{top}/tarbox-left-{os.getpid()}"
     os.mkdir(cgroup)
     try:
-        assert f"cgroup {cgroup}" in machine.left_on_machine(before, patience=0)
+        assert f"cgroup {cgroup}" in testhost.left_on_machine(before, patience=0)
     finally:
         os.rmdir(cgroup)
-    assert f"cgroup {cgroup}" not in machine.left_on_machine(before, patience=0)
+    assert f"cgroup {cgroup}" not in testhost.left_on_machine(before, patience=0)
 
 
 def test_the_machine_is_out_of_reach(test_host):
     """The tests have a loopback that is up, an empty /run, private mounts, and nothing of the machine's."""
-    assert machine.interfaces() == {"lo"}
+    assert testhost.interfaces() == {"lo"}
     assert os.stat("/proc/self/ns/net").st_ino != os.fstat(test_host.net).st_ino
     assert os.stat("/proc/self/ns/mnt").st_ino != os.fstat(test_host.mnt).st_ino
     with open("/proc/self/mountinfo") as lines:

@@ -6,8 +6,8 @@ import ast
 import importlib
 import re
 
-import machine
 import source
+import testhost
 from tarbox.plan.step import PHASES, Step
 
 # --- Every step can tell about itself --------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ FOREIGN = [
     re.compile("/wo" + r"rk/"),
     re.compile(r"\.\./sha" + "red"),
     re.compile(r"\bissue" + r" #?\d"),
-    re.compile(r"(?<![\w.\-+/])[FNPSU]" + r"\d{1,3}(?![\w.\-+(])"),
+    re.compile(r"(?<![\w.\-+/])(F|[FNPSU]" + r"(?=\d\d?\b))\d{1,3}(?![\w.\-+(])"),
 ]
 CODES = re.compile(r"# noqa: [A-Z0-9, ]+|^(select|ignore|extend-select) = .*")
 
@@ -107,7 +107,7 @@ def test_the_repository_speaks_of_tarbox_alone():
             lines = path.read_text().splitlines()
         except UnicodeDecodeError:
             continue
-        found += [f"{path.relative_to(machine.CHECKOUT)}:{at}: {line.strip()}" for at, line in enumerate(lines, 1)
+        found += [f"{path.relative_to(testhost.CHECKOUT)}:{at}: {line.strip()}" for at, line in enumerate(lines, 1)
                   if foreign(line)]  # fmt: skip
     assert not found
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from machine import CHECKOUT
+from testhost import CHECKOUT
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,8 @@ class TestHost:
         self.witness = str(self._until_we_end.pid)
         self.net = os.open("/proc/self/ns/net", os.O_RDONLY)
         self.mnt = os.open("/proc/self/ns/mnt", os.O_RDONLY)
-        self.python = sys.executable
-        self.main = MAIN
+        self.python = self.plain_python = sys.executable
+        self.main = self.plain_main = MAIN
 
     def enter(self) -> None:
         """Move this process, which must have one thread, into the test host; raises OSError without CAP_SYS_ADMIN."""
@@ -75,13 +75,13 @@ class TestHost:
 
     def _open_to_plain_users(self) -> None:
         """Show the checkout and the interpreter where every user may read them; their folders may be root's alone."""
-        self.main = Path(_shown_to_all(CHECKOUT, "/run/tests/checkout")) / MAIN.relative_to(CHECKOUT)
-        real = Path(sys.executable).resolve()
-        prefix = Path(sys.base_prefix).resolve()
-        if not _reachable_by_all(real) and real.is_relative_to(prefix):
-            self.python = str(Path(_shown_to_all(prefix, "/run/tests/python")) / real.relative_to(prefix))
-        else:
-            self.python = str(real)
+        self.plain_main = Path(_shown_to_all(CHECKOUT, "/run/tests/checkout")) / MAIN.relative_to(CHECKOUT)
+        real, prefix = Path(sys.executable).resolve(), Path(sys.base_prefix).resolve()
+        if _reachable_by_all(real):
+            venv = Path(_shown_to_all(Path(sys.prefix), "/run/tests/venv"))
+            self.plain_python = str(venv / Path(sys.executable).relative_to(sys.prefix))
+        else:  # in root's home, say: shown without the virtual environment, whose link to it leads there
+            self.plain_python = str(Path(_shown_to_all(prefix, "/run/tests/python")) / real.relative_to(prefix))
 
     def leave(self) -> None:
         """End the witness; the namespaces end with this process."""
