@@ -139,7 +139,7 @@ class CloseDescriptors(Step):
     __slots__ = ()
 
     phase = "privileges"
-    why = "a descriptor of the host's that stayed open would be a way out of the container"
+    why = "A descriptor of the host's that stayed open would be a way out of the container."
     man = "close_range(2)"
 
     def __init__(self, by: str = RUNNER) -> None:
@@ -164,7 +164,7 @@ class DeathSignal(Step):
     __slots__ = ("signal",)
 
     phase = "privileges"
-    why = "a container in the foreground must not outlive the command that shows its output"
+    why = "A container in the foreground doesn't outlive the command that shows its output."
     man = "prctl(2), PR_SET_PDEATHSIG(2const)"
 
     def __init__(self, signal: int = 9, by: str = RUNNER) -> None:
@@ -188,15 +188,15 @@ class Execute(Step):
     """The container's program takes the place of the runner, or becomes its child with `init`.
 
     path: the program's, in the container. arguments: what it is given, its own name first. environment: NAME=value
-    each. It has neither rows nor apply(): whoever carries out a plan hands `program()` and the rows of the other
-    steps to `enter()`. `executes` tells it from all others.
+    each. It is the last step and has no rows: whoever carries out a plan hands `program()`, `init` and the rows of the
+    other steps to `enter()`. `executes` tells it from all others.
     """
 
     __slots__ = ("arguments", "environment", "init", "path")
 
     executes = True
     phase = "exec"
-    why = "from here on the process is the container's own program"
+    why = "From here on the process is the container's own program."
     man = "execve(2)"
 
     def __init__(
@@ -217,6 +217,10 @@ class Execute(Step):
         """The arguments and the environment as `enter()` takes them."""
         arguments = [os.fsencode(argument) for argument in (self.path, *self.arguments)]
         return arguments, [os.fsencode(variable) for variable in self.environment]
+
+    def rows(self, slots: Slots) -> list[Row]:
+        """None: the runner ends with it anyway."""
+        return []
 
     def call(self) -> str:
         """The values of variables aren't shown: they may be secrets."""

@@ -36,6 +36,17 @@ CODE = {
     ),
     "aarch64": bytes.fromhex(
         """
+        f3030091600240f9740e008b9442009155100010b6420091170080d2c80240f98801f8b7c08640a9c28e41a9c49642a9010000d4
+        1ffc3fb163000054c11e40f961010036d6020191f7060091f4ffff17a00640f9c00200b5600640f961420091e20314aaa81b80d2
+        010000d4f80300cbf763bfa9a00240f9e1030091020280d2080880d2010000d4c00f80d21f0b00f181000054c10240f94100f8b6
+        e00f80d2c80b80d2010000d400000000ff8302d100008092e07f00a9400080d2e1030091020080d2030180d2e81080d2010000d4
+        000080d2881380d2010000d4f90300aa881580d2010000d4390300cb200280d2010080d2020080d2030080d2040080d2881b80d2
+        010000d420fbffb7c00500b4f80300aaa00240f9280780d2010000d4e0030091e1830091020080d2030180d2281180d2010000d4
+        370080d21f4400f1e00100541f1000b1c0feff546000f8b6170080d20a000014990000b4e12b40b93f000071ecfdff54e10300aa
+        e00318aa281080d2010000d4eaffff1700008092e1430091e20317aa030080d2882080d2010000d460fcffb4e10300aac00f80d2
+        01f8ffb73f0018eba1feff54e11340b9203c08532118007240f7ff5420000211b8ffff17b90100b5000080d2010080d2481380d2
+        010000d4881580d2010000d4e01300b9000080d201828ad2e2430091a80380d2010000d4400080d2e1230091020080d2030180d2
+        e81080d2010000d492ffff171f2003d5
         """
     ),
 }
@@ -47,39 +58,20 @@ _ROW = 64
 _OPTIONAL = 1
 
 _F_GETFD = 1
-_SIG_SETMASK = 2
-_SIGPIPE, _SIGXFSZ = 13, 25
 
 
-def prologue(errors: int) -> list[Row]:
-    """The rows before the caller's.
-
-    The first fails when the runner is executed a second time, as the interpreter of a program that begins with
-    `#!/proc/self/exe`: the program's execve has closed `errors` by then. The others give the program what Python
-    took away: its signals, of which Python ignores two.
-    """
-    default = bytes(32)  # a struct sigaction: SIG_DFL, no flags, no restorer, an empty mask
-    return [
-        Row("fcntl", (errors, _F_GETFD)),
-        Row("rt_sigprocmask", (_SIG_SETMASK, bytes(8), 0, 8)),
-        Row("rt_sigaction", (_SIGPIPE, default, 0, 8)),
-        Row("rt_sigaction", (_SIGXFSZ, default, 0, 8)),
-    ]
-
-
-_PROLOGUE = len(prologue(0))
-
-
-def image(rows: list[Row], errors: int, init: bool = False, machine: str = MACHINE) -> bytes:
+def image(rows: list[Row], errors: int, init: bool = False) -> bytes:
     """The program that makes the system calls of `rows` and then executes its arguments; see `runner.enter`.
 
-    errors: the number of the descriptor for the report. init: whether it stays as process 1. machine: as uname(2)
-    names it; the numbers of the calls are this machine's in any case. Raises UnsupportedError for another processor.
+    errors: the number of the descriptor for the report. init: whether it stays as process 1. Raises UnsupportedError
+    for another processor, by name.
     """
-    code = CODE.get(machine)
+    code = CODE.get(MACHINE)
     if code is None:
-        raise UnsupportedError(f"there is no runner for the processor {machine}", "tarbox runs on x86_64 and aarch64")
-    rows = prologue(errors) + rows
+        raise UnsupportedError(f"there is no runner for the processor {MACHINE}", "tarbox runs on x86_64 and aarch64")
+    # The first row fails when the runner is executed a second time, as the interpreter of a program that begins with
+    # `#!/proc/self/exe`: the program's execve has closed `errors` by then.
+    rows = [Row("fcntl", (errors, _F_GETFD)), *rows]
     at = _ADDRESS + _HEADERS + len(code) + 16 + _ROW * (len(rows) + 1)  # where the next piece of data goes
     table = [_word(errors), _word(init)]
     data: list[bytes] = []
@@ -96,7 +88,7 @@ def image(rows: list[Row], errors: int, init: bool = False, machine: str = MACHI
         table.append(bytes(8 * (6 - len(row.arguments))))
         table.append(_word(row.optional and _OPTIONAL))
     table.append(_word(-1) + bytes(_ROW - 8))
-    return _elf(machine, at - _ADDRESS) + code + b"".join(table) + b"".join(data)
+    return _elf(at - _ADDRESS) + code + b"".join(table) + b"".join(data)
 
 
 def read_report(report: bytes) -> tuple[int, int] | None:
@@ -106,7 +98,7 @@ def read_report(report: bytes) -> tuple[int, int] | None:
     """
     if len(report) != 16:
         return None
-    return int.from_bytes(report[:8], "little") - _PROLOGUE, int.from_bytes(report[8:], "little")
+    return int.from_bytes(report[:8], "little") - 1, int.from_bytes(report[8:], "little")
 
 
 def _word(value: int) -> bytes:
@@ -122,10 +114,10 @@ def _piece(argument: bytes, at: int) -> tuple[bytes, int]:
     return padded + program, at + len(padded)
 
 
-def _elf(machine: str, size: int) -> bytes:
+def _elf(size: int) -> bytes:
     identity = b"\x7fELF\x02\x01\x01" + bytes(9)  # 64 bits, little-endian, version 1
     fields = (
-        (2, 2), (_ELF_MACHINES[machine], 2), (1, 4),  # ET_EXEC
+        (2, 2), (_ELF_MACHINES[MACHINE], 2), (1, 4),  # ET_EXEC
         (_ADDRESS + _HEADERS, 8), (64, 8), (0, 8),  # where it starts, the program headers, no section headers
         (0, 4), (64, 2), (56, 2), (1, 2), (0, 2), (0, 2), (0, 2),
         (1, 4), (5, 4), (0, 8), (_ADDRESS, 8), (_ADDRESS, 8),  # PT_LOAD, readable and executable, the whole file

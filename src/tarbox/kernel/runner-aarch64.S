@@ -1,0 +1,185 @@
+// The runner, for aarch64. runner_image.py puts an ELF header before this code and a table after it; runner-x86_64.S
+// says what the table holds and what the program does. Both go the same way, label by label.
+//
+//     aarch64-linux-gnu-as -o runner.o runner-aarch64.S && aarch64-linux-gnu-objcopy -O binary -j .text runner.o runner.bin
+//
+// Kept throughout: x19 the stack as the kernel gave it, x20 the environment, x21 the header, x22 the row, x23 its
+// index. A system call destroys only x0.
+
+        .equ    IOCTL, 29
+        .equ    CLOSE, 57
+        .equ    WRITE, 64
+        .equ    EXIT_GROUP, 94
+        .equ    KILL, 129
+        .equ    RT_SIGPROCMASK, 135
+        .equ    RT_SIGTIMEDWAIT, 137
+        .equ    SETPGID, 154
+        .equ    GETSID, 156
+        .equ    GETPID, 172
+        .equ    CLONE, 220
+        .equ    EXECVE, 221
+        .equ    WAIT4, 260
+
+        .equ    ENOENT, 2
+        .equ    EINTR, 4
+        .equ    SIG_SETMASK, 2
+        .equ    SIGCHLD, 17
+        .equ    WNOHANG, 1
+        .equ    TIOCSPGRP, 0x5410
+
+        .text
+        .globl  _start
+_start:
+        mov     x19, sp
+        ldr     x0, [x19]                       // how many arguments
+        add     x20, x19, x0, lsl #3
+        add     x20, x20, #16                   // the environment comes after them and a null pointer
+        adr     x21, header
+        add     x22, x21, #16
+        mov     x23, #0
+
+next:   ldr     x8, [x22]
+        tbnz    x8, #63, last
+        ldp     x0, x1, [x22, #8]
+        ldp     x2, x3, [x22, #24]
+        ldp     x4, x5, [x22, #40]
+        svc     #0
+        cmn     x0, #4095                       // the kernel returns -errno, which is -4095 to -1
+        b.lo    passed
+        ldr     x1, [x22, #56]
+        tbz     x1, #0, failed
+passed: add     x22, x22, #64
+        add     x23, x23, #1
+        b       next
+
+last:   ldr     x0, [x21, #8]
+        cbnz    x0, init
+
+execute:
+        ldr     x0, [x19, #8]
+        add     x1, x19, #16
+        mov     x2, x20
+        mov     x8, #EXECVE
+        svc     #0                              // returns only when it failed
+
+failed: neg     x24, x0
+        stp     x23, x24, [sp, #-16]!           // the report: index, errno
+        ldr     x0, [x21]
+        mov     x1, sp
+        mov     x2, #16
+        mov     x8, #WRITE
+        svc     #0                              // nobody is left to tell if this fails
+        mov     x0, #126
+        cmp     x24, #ENOENT
+        b.ne    exit
+        ldr     x1, [x22]
+        tbz     x1, #63, exit                   // only of the program itself: another row's ENOENT is 126
+        mov     x0, #127
+exit:   mov     x8, #EXIT_GROUP
+        svc     #0
+        udf     #0                              // a filter may refuse even that
+
+// Process 1. On the stack: 0 all signals, 8 no signal, 16 a status or a process, 32 a siginfo.
+init:   sub     sp, sp, #160
+        mov     x0, #-1
+        stp     x0, xzr, [sp]
+        mov     x0, #SIG_SETMASK                // before the fork, so that none is lost
+        mov     x1, sp
+        mov     x2, #0
+        mov     x3, #8
+        mov     x8, #RT_SIGPROCMASK
+        svc     #0
+
+        // Who leads the session has a terminal of its own, or none: only then may the child have the foreground.
+        mov     x0, #0
+        mov     x8, #GETSID
+        svc     #0
+        mov     x25, x0
+        mov     x8, #GETPID
+        svc     #0
+        sub     x25, x25, x0                    // 0: this process leads the session
+
+        mov     x0, #SIGCHLD                    // a plain fork
+        mov     x1, #0
+        mov     x2, #0
+        mov     x3, #0
+        mov     x4, #0
+        mov     x8, #CLONE
+        svc     #0
+        tbnz    x0, #63, failed
+        cbz     x0, child
+
+        mov     x24, x0                         // from here on: the child
+        ldr     x0, [x21]                       // else whoever waits for a report would wait for ever
+        mov     x8, #CLOSE
+        svc     #0
+
+wait:   mov     x0, sp
+        add     x1, sp, #32
+        mov     x2, #0                          // for as long as it takes
+        mov     x3, #8
+        mov     x8, #RT_SIGTIMEDWAIT
+        svc     #0
+        mov     x23, #WNOHANG
+        cmp     x0, #SIGCHLD
+        b.eq    reap
+        cmn     x0, #EINTR
+        b.eq    wait
+        tbz     x0, #63, other
+        mov     x23, #0                         // a filter refuses to wait for signals: wait for processes
+        b       reap
+
+other:  cbz     x25, forward
+        ldr     w1, [sp, #40]                   // si_code: above 0 the kernel sent it (^C) to the whole group, child included
+        cmp     w1, #0
+        b.gt    wait
+forward:
+        mov     x1, x0
+        mov     x0, x24
+        mov     x8, #KILL
+        svc     #0
+        b       wait
+
+reap:   mov     x0, #-1                         // one SIGCHLD may stand for many
+        add     x1, sp, #16
+        mov     x2, x23
+        mov     x3, #0
+        mov     x8, #WAIT4
+        svc     #0
+        cbz     x0, wait
+        mov     x1, x0
+        mov     x0, #126                        // can't happen, unless a filter refuses this as well
+        tbnz    x1, #63, exit
+        cmp     x1, x24
+        b.ne    reap
+        ldr     w1, [sp, #16]                   // the status of the child becomes ours
+        ubfx    w0, w1, #8, #8
+        ands    w1, w1, #0x7f
+        b.eq    exit
+        add     w0, w1, #128
+        b       exit
+
+child:  cbnz    x25, unblock
+        mov     x0, #0                          // errors don't matter: without a terminal there is no foreground
+        mov     x1, #0
+        mov     x8, #SETPGID
+        svc     #0
+        mov     x8, #GETPID
+        svc     #0
+        str     w0, [sp, #16]
+        mov     x0, #0                          // while SIGTTOU is still blocked
+        mov     x1, #TIOCSPGRP
+        add     x2, sp, #16
+        mov     x8, #IOCTL
+        svc     #0
+unblock:
+        mov     x0, #SIG_SETMASK
+        add     x1, sp, #8
+        mov     x2, #0
+        mov     x3, #8
+        mov     x8, #RT_SIGPROCMASK
+        svc     #0
+        b       execute
+
+        .balign 8
+header:
