@@ -62,11 +62,10 @@ def parse(signal: str) -> int:
 
 def _parse_real_time(short: str) -> int:
     for start, sign, first in (("RTMIN", "+", RTMIN), ("RTMAX", "-", RTMAX)):
-        distance = short.removeprefix(start)
-        if distance == "" and short:
+        if short == start:
             return first
-        digits = distance[1:]
-        if distance[:1] == sign and digits.isascii() and digits.isdigit() and len(digits) < 3:
+        digits = short.removeprefix(start + sign)
+        if digits != short and digits.isascii() and digits.isdigit() and len(digits) < 3:
             return first + int(sign + digits)
     return 0
 
