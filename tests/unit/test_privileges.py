@@ -97,7 +97,7 @@ def test_signal_names(text, number):
 @pytest.mark.parametrize(
     "text",
     ["", "0", "65", "-1", "+9", "TERMS", "SIG", "SIGSIGTERM", "RTMIN+31", "RTMIN-1", "RTMAX+1", "RTMAX-31", "RTMIN+",
-     "RTMIN+1_0", "RTMIN+-3", "RTMIN3", "９", "9" * 5000, "TERM ", "15.0"],
+     "RTMIN+1_0", "RTMIN+-3", "RTMIN3", "\uff19", "9" * 5000, "TERM ", "15.0"],
 )  # fmt: skip
 def test_what_is_no_signal(text):
     with pytest.raises(UsageError, match="there is no signal"):
