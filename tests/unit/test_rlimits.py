@@ -32,7 +32,7 @@ def test_limits(text, expected):
         ("nofile", "no value"), ("", "no value"), ("files=3", "no limit named 'files'"), ("=3", "no limit named ''"),
         ("nofile=", "isn't a number"), ("nofile=a", "isn't a number"), ("nofile=1:", "isn't a number"),
         ("nofile=1:2:3", "isn't a number"), ("nofile=-2", "isn't a number"), ("nofile=1k", "isn't a number"),
-        ("nofile= 1", "isn't a number"), ("nofile=１", "isn't a number"), ("nofile=" + "9" * 30, "isn't a number"),
+        ("nofile= 1", "isn't a number"), ("nofile=\uff11", "isn't a number"), ("nofile=" + "9" * 30, "isn't a number"),
         ("nofile=18446744073709551616", "isn't a number"), ("nofile=2:1", "soft limit is above"),
         ("nofile=-1:5", "soft limit is above"), ("NOFILE=1", "no limit named"),
     ],

@@ -39,6 +39,10 @@ def rule(call: str, *conditions: tuple, action: str = "SCMP_ACT_ALLOW", **others
     return {"names": [call], "action": action, "args": arguments, **others}
 
 
+def allowing(*rules: object) -> dict:
+    return {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": list(rules)}
+
+
 def number(name: str, architecture: str = "x86_64") -> int:
     return system_calls.numbers(architecture)[name]
 
@@ -79,7 +83,8 @@ FLAGS = {"CLONE_NEWUSER": 0x10000000, "CLONE_NEWNET": 0x40000000, "CLONE_NEWNS":
 @pytest.mark.parametrize(
     ("name", "arguments", "expected"),
     [
-        ("read", (), ALLOW), ("openat", (), ALLOW), ("execve", (), ALLOW), ("seccomp", (), ALLOW), ("chroot", (), ALLOW),
+        ("read", (), ALLOW), ("openat", (), ALLOW), ("execve", (), ALLOW), ("seccomp", (), ALLOW),
+        ("chroot", (), ALLOW),
         ("ptrace", (), ALLOW), ("mseal", (), ALLOW), ("arch_prctl", (), ALLOW), ("memfd_create", (), ALLOW),
         ("clone3", (), ENOSYS), ("clone", (FLAGS["thread"],), ALLOW), ("clone", (17,), ALLOW),
         ("clone", (FLAGS["CLONE_NEWUSER"] | 17,), EPERM), ("clone", (FLAGS["CLONE_NEWNS"],), EPERM),
@@ -334,22 +339,22 @@ def test_random_profiles_answer_as_a_plain_look_up_would():
         ({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 5000}, "$.defaultErrnoRet"),
         ({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": True}, "$.defaultErrnoRet"),
         ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": {}}, "$.syscalls"),
-        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [3]}, "$.syscalls[0]"),
+        (allowing(3), "$.syscalls[0]"),
         ({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_VAX"]}, "$.architectures[0]"),
         ({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["FAST"]}, "$.flags[0]"),
         ({"defaultAction": "SCMP_ACT_ALLOW", "archMap": [{}]}, "$.archMap[0].architecture"),
         ({"defaultAction": "SCMP_ACT_ALLOW", "architectures": X86, "archMap": [{"architecture": "x"}]}, "$.archMap"),
-        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule("read"), rule("x", action="no")]}, "$.syscalls[1].action"),
-        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule("x", action="SCMP_ACT_NOTIFY")]}, "$.syscalls[0].action"),
-        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule("x", (0, "LIKE", 1))]}, "$.syscalls[0].args[0].op"),
-        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule("x", (6, "EQ", 1))]}, "$.syscalls[0].args[0].index"),
-        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule("x", (0, "EQ", "1"))]}, "$.syscalls[0].args[0].value"),
-        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule("x", (0, "EQ", 1 << 64))]}, "$.syscalls[0].args[0].value"),
-        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule(5)]}, "$.syscalls[0].names[0]"),
-        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule("x", name="y")]}, "$.syscalls[0].name"),
-        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule("x", includes={"minKernel": "new"})]},
+        (allowing(rule("read"), rule("x", action="no")), "$.syscalls[1].action"),
+        (allowing(rule("x", action="SCMP_ACT_NOTIFY")), "$.syscalls[0].action"),
+        (allowing(rule("x", (0, "LIKE", 1))), "$.syscalls[0].args[0].op"),
+        (allowing(rule("x", (6, "EQ", 1))), "$.syscalls[0].args[0].index"),
+        (allowing(rule("x", (0, "EQ", "1"))), "$.syscalls[0].args[0].value"),
+        (allowing(rule("x", (0, "EQ", 1 << 64))), "$.syscalls[0].args[0].value"),
+        (allowing(rule(5)), "$.syscalls[0].names[0]"),
+        (allowing(rule("x", name="y")), "$.syscalls[0].name"),
+        (allowing(rule("x", includes={"minKernel": "new"})),
          "$.syscalls[0].includes.minKernel"),
-        ({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule("x", excludes=[])]}, "$.syscalls[0].excludes"),
+        (allowing(rule("x", excludes=[])), "$.syscalls[0].excludes"),
     ],
 )  # fmt: skip
 def test_errors_name_the_place(profile, place):
