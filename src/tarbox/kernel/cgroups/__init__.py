@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 
 from .groups import read
-from .v1 import V1
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,6 +122,8 @@ def pick(facts: Cgroups, parent: str = "") -> Backend:
 
         return Hybrid(facts.v1, facts.v2, facts.controllers, facts.programs, parent)
     if facts.v1:
+        from .v1 import V1
+
         return V1(facts.v1, parent)
     if facts.v2 and facts.layout == "v2":
         from .v2 import V2

@@ -40,7 +40,7 @@ class Hybrid(V1):
 
     def groups(self, name: str) -> tuple[str, ...]:
         """The paths of all groups that the container `name` may have, those of version 1 first."""
-        return super().groups(name) + (below(self.root, self.parent, name)[-1],)
+        return (*super().groups(name), below(self.root, self.parent, name)[-1])
 
     def steps(self, name: str, resources: Resources, into: bool = False) -> list[Step]:
         """The steps that make the groups `name`, limit them as OCI `linux.resources` say, and join them.

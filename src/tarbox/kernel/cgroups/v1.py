@@ -8,7 +8,6 @@ man 7 cgroups; https://docs.kernel.org/admin-guide/cgroup-v1/
 from __future__ import annotations
 
 from . import devices
-from .freezer import freeze_v1, thaw_v1
 from .groups import CopyControl, JoinGroup, MakeGroup, MakeParent, WriteControl, read, read_key
 from .resources import Events, below, block_rates, number
 
@@ -17,8 +16,9 @@ if TYPE_CHECKING:
     from ...plan.step import Step
     from .resources import Resources
 
-# The controllers in which a container gets a group, in the order in which the groups are made.
-CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio", "hugetlb")
+# The controllers in which a container gets a group, in the order in which the groups are made. They are removed in the
+# opposite order, the freezer's first: what is frozen wouldn't die, and only the freezer's group can thaw it.
+CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "blkio", "hugetlb", "freezer")
 
 _NO_SWAP_ACCOUNT = "swap isn't limited: this kernel doesn't account for it (boot it with swapaccount=1)"
 
@@ -112,10 +112,14 @@ class V1:
 
     def freeze(self, name: str) -> None:
         """Stop all processes of the container `name` where they are; returns when they stand still."""
+        from .freezer import freeze_v1
+
         freeze_v1(self._path("freezer", name) if "freezer" in self.mounts else "")
 
     def thaw(self, name: str) -> None:
         """Let them go on."""
+        from .freezer import thaw_v1
+
         thaw_v1(self._path("freezer", name) if "freezer" in self.mounts else "")
 
     def _path(self, controller: str, name: str) -> str:

@@ -12,7 +12,6 @@ import errno
 
 from ...errors import ConfigError, KernelError, UnsupportedError
 from ...plan.step import PARENT, Slots, Step
-from .freezer import freeze_v2, thaw_v2
 from .groups import JoinGroup, MakeGroup, MakeParent, OpenGroup, WriteControl, read, read_key, write
 from .resources import Events, below, block_rates, number
 
@@ -158,10 +157,14 @@ class V2:
 
     def freeze(self, name: str) -> None:
         """Stop all processes of the container `name` where they are; returns when they stand still."""
+        from .freezer import freeze_v2
+
         freeze_v2(self._path(name))
 
     def thaw(self, name: str) -> None:
         """Let them go on."""
+        from .freezer import thaw_v2
+
         thaw_v2(self._path(name))
 
     def _path(self, name: str) -> str:
