@@ -14,6 +14,7 @@ from tarbox.errors import KernelError, UnsupportedError
 from tarbox.kernel import cgroups
 from tarbox.kernel.cgroups import groups
 from tarbox.kernel.cgroups.groups import OpenGroup, WriteControl
+from tarbox.kernel.cgroups.v2 import EnableControllers
 from tarbox.kernel.syscall import buffer, forking_syscall
 from tarbox.plan.step import Slots
 
@@ -117,24 +118,25 @@ def test_a_bad_value_is_named_with_its_control(pids_group):
     assert caught.value.shell == f"echo 'many' > {pids_group}/pids.max"
 
 
-def test_version_2_names_processes_that_are_in_the_way(v2_group):
-    available = (groups.read(v2_group + "/cgroup.controllers") or "").split()
+@pytest.mark.parametrize("controller", ["memory", "pids"])  # the second could be enabled, but nobody could join then
+def test_version_2_names_processes_that_are_in_the_way(v2_group, controller):
     root = os.path.dirname(v2_group)
-    controller = next(
-        (name for name in (groups.read(root + "/cgroup.controllers") or "").split() if name == "pids"), ""
-    )
-    if not controller:
-        pytest.skip("version 2 has no pids controller here")
-    if controller not in available:
-        groups.write(root + "/cgroup.subtree_control", "+" + controller)
+    if controller not in (groups.read(root + "/cgroup.controllers") or "").split():
+        pytest.skip(f"version 2 has no {controller} controller here")
+    EnableControllers(root, (controller,)).apply(Slots())
     process = subprocess.Popen(["sleep", "60"], preexec_fn=lambda: groups.write(v2_group + "/cgroup.procs", "0"))
-    from tarbox.kernel.cgroups.v2 import EnableControllers
+    try:
+        with pytest.raises(UnsupportedError, match="processes are in it directly"):
+            EnableControllers(v2_group, (controller,)).apply(Slots())
+        EnableControllers(v2_group, (), (controller,)).apply(Slots())  # wanted only: no reason to stop
+    finally:
+        groups.remove(v2_group)
+        assert process.wait(timeout=30) == -9
 
-    with pytest.raises(UnsupportedError, match="processes are in it directly"):
-        EnableControllers(v2_group, (controller,)).apply(Slots())
-    EnableControllers(v2_group, (), (controller,)).apply(Slots())  # wanted only: no reason to stop
-    groups.remove(v2_group)
-    assert process.wait(timeout=30) == -9
+
+def test_a_controller_that_is_missing_is_named(v2_group):
+    with pytest.raises(UnsupportedError, match="has no controller for tea"):
+        EnableControllers(v2_group, ("tea",)).apply(Slots())
 
 
 def test_hybrid_joins_both_versions():

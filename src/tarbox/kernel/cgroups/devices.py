@@ -96,6 +96,7 @@ def sweeps(rule: Rule) -> bool:
 
 
 def from_last_sweep(rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """The rules from the last one for everything on: those before it have no effect."""
     for index in range(len(rules) - 1, -1, -1):
         if sweeps(rules[index]):
             return rules[index:]

@@ -9,6 +9,7 @@ man 7 cgroups; https://docs.kernel.org/admin-guide/cgroup-v2.html
 from __future__ import annotations
 
 import errno
+import os
 
 from ...errors import ConfigError, KernelError, UnsupportedError
 from ...plan.step import PARENT, Slots, Step
@@ -55,25 +56,28 @@ class EnableControllers(Step):
         missing = [name for name in dict.fromkeys(self.needed + self.wanted) if name not in enabled]
         if not missing:
             return
+        needed = [name for name in self.needed if name in missing]
+        # A group with processes of its own can't pass controllers down, or only in a way that leaves the groups below
+        # without processes. The tree's root may; it is the one that has no type.
+        if os.path.exists(self.path + "/cgroup.type") and (read(self.path + "/cgroup.procs") or "").strip():
+            if needed:
+                raise UnsupportedError(
+                    f"{self.path} can't limit {', '.join(needed)} for groups below it: processes are in it directly",
+                    f"move them: mkdir {self.path}/rest; echo $$ > {self.path}/rest/cgroup.procs",
+                )
+            return
         try:
             write(file, " ".join("+" + name for name in missing))
         except KernelError:
-            missing = [name for name in self.needed if name not in enabled]
-            if missing:
-                self._enable_needed(file, missing)
+            if needed:
+                self._enable_needed(file, needed)
 
-    def _enable_needed(self, file: str, missing: list[str]) -> None:
+    def _enable_needed(self, file: str, needed: list[str]) -> None:
         try:
-            write(file, " ".join("+" + name for name in missing))
+            write(file, " ".join("+" + name for name in needed))
         except KernelError as error:
-            names = ", ".join(missing)
-            if error.errno == errno.EBUSY:
-                raise UnsupportedError(
-                    f"{self.path} can't limit {names} for groups below it, because processes are in it directly",
-                    f"move them: mkdir {self.path}/rest; echo $$ > {self.path}/rest/cgroup.procs",
-                ) from None
             if error.errno in (errno.ENOENT, errno.EINVAL):
-                raise UnsupportedError(f"{self.path} has no controller for {names}") from None
+                raise UnsupportedError(f"{self.path} has no controller for {', '.join(needed)}") from None
             raise
 
     def call(self) -> str:
