@@ -62,8 +62,6 @@ def main(argv: list[str]) -> int:
     settings = Globals()
     try:
         return _main(argv, settings)
-    except HelpAsked as asked:
-        return _show(asked.verb)
     except BrokenPipeError:  # as for a program that SIGPIPE ends: whoever reads has seen enough
         return 128 + 13
     except KeyboardInterrupt:
@@ -85,9 +83,11 @@ def main(argv: list[str]) -> int:
 
 def _complain(message: str) -> None:
     """One line on standard error, whatever is in the message and whether or not anybody can read it."""
-    line = f"tarbox: {' '.join(message.split())}\n".encode("utf-8", "surrogateescape")
+    text = " ".join(message.split())
+    if not text.isprintable():  # names from archives and command lines don't get to steer a terminal
+        text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
     try:
-        os.write(2, line)
+        os.write(2, f"tarbox: {text}\n".encode())
     except OSError:
         pass
 
@@ -101,17 +101,17 @@ def _trace() -> None:
         pass
 
 
-def _show(verb: Verb) -> int:
-    from .help import show, verb_help
-
-    try:
-        show(verb_help(verb))
-    except BrokenPipeError:
-        return 128 + 13
-    return 0
-
-
 def _main(argv: list[str], settings: Globals) -> int:
+    try:
+        return _call(argv, settings)
+    except HelpAsked as asked:
+        from .help import show, verb_help
+
+        show(verb_help(asked.verb))
+        return 0
+
+
+def _call(argv: list[str], settings: Globals) -> int:
     found = parse(TARBOX, argv)
     settings.debug = found.values.get("debug") is True
     root = found.values.get("root")

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from ..errors import UnsupportedError, UsageError
 from ..spec.runtime import CAPABILITIES, VERSION
+from ..spec.users import number
 from . import defaults
 from .options import HOST
 
@@ -37,8 +38,8 @@ def config(options: RunOptions, image: ImageConfig, id: str, machine: Machine, r
 
     image: the image's own settings (`Env`, `Cmd`, `Entrypoint`, `WorkingDir`, `User`); {} where it has none.
     id: names the cgroup, and its first 12 letters the host unless --hostname does. root: the root directory's path.
-    `process.user` is there only when no name has to be looked up. Raises UsageError for options that can't go together
-    and UnsupportedError for what this machine can't give.
+    `process.user` is there only for `uid:gid` in numbers, as anything else has to be looked up. Raises UsageError for
+    options that can't go together and UnsupportedError for what this machine can't give.
     """
     check(options, machine)
     hostname = options.hostname or (machine.hostname if options.network == HOST else id[:12])
@@ -114,9 +115,11 @@ def _process(options: RunOptions, image: ImageConfig, hostname: str, machine: Ma
         ],
         "noNewPrivileges": options.no_new_privileges,
     }
-    uid, _, gid = user_of(options, image).partition(":")
-    if uid.isdecimal() and gid.isdecimal() and uid.isascii() and gid.isascii():
-        process["user"] = {"uid": int(uid), "gid": int(gid)}
+    name, _, group = user_of(options, image).partition(":")
+    if name and group:
+        uid, gid = number(name), number(group, "group")
+        if uid is not None and gid is not None:
+            process["user"] = {"uid": uid, "gid": gid}
     return process
 
 
@@ -216,7 +219,7 @@ def _linux(options: RunOptions, id: str, machine: Machine) -> Linux:
         namespaces.insert(1, {"type": "network"})
     linux: Linux = {
         "namespaces": namespaces,
-        "cgroupsPath": f"/tarbox/{id}",
+        "cgroupsPath": f"/tarbox-{id}",
         "resources": _resources(options),
         "devices": list(machine.devices) if options.privileged else [],
         "sysctl": {},

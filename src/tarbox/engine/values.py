@@ -14,7 +14,6 @@ _UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40,
 _LARGEST = 2**63 - 1
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LEAST_MEMORY = 1 << 20
-_ID_LIMIT = 2**32 - 1  # 4294967295 is -1, which means "no id" to the kernel
 
 
 def shorten(text: str, limit: int = 60) -> str:
@@ -33,10 +32,10 @@ def _number(text: str) -> float | None:
 def size(text: str) -> int:
     """Bytes: `512`, `20m`, `1.5g`, `64KiB`, `5 MB`; k, m, g, t, p are powers of 1024."""
     lowered = text.strip().lower()
-    digits = lowered.rstrip("bikmgtpe ")
+    digits = lowered.rstrip("bikmgtp ")
     unit = lowered[len(digits) :].strip()
-    if len(unit) > 1 and unit.endswith("b"):
-        unit = unit[:-1].removesuffix("i")
+    if unit[1:] in ("b", "ib") and unit[0] != "b":
+        unit = unit[0]
     number = _number(digits)
     if number is None or unit not in _UNITS:
         raise UsageError(f"{shorten(text)!r} is not a size", "a number with b, k, m or g, e.g. 512m or 1.5g")
@@ -169,8 +168,8 @@ def user(text: str) -> str:
     name, colon, group = text.partition(":")
     if not text or (colon and not group) or ":" in group:
         raise UsageError(f"{shorten(text)!r} is not a user", "USER or USER:GROUP by name or number, e.g. 1000:1000")
-    for part in (name, group):
-        _identity(part, text)
+    _identity(name, "user")
+    _identity(group, "group")
     return text
 
 
@@ -178,15 +177,16 @@ def group(text: str) -> str:
     """A group's name or number."""
     if not text or ":" in text:
         raise UsageError(f"{shorten(text)!r} is not a group", "a name or a number")
-    _identity(text, text)
+    _identity(text, "group")
     return text
 
 
-def _identity(part: str, text: str) -> None:
-    if part.startswith("-") or any(letter.isspace() or not letter.isprintable() for letter in part):
-        raise UsageError(f"{shorten(text)!r} is not a user or group", "a name or a number from 0 to 4294967294")
-    if part.isdecimal() and (len(part) > 10 or int(part) >= _ID_LIMIT):
-        raise UsageError(f"the id {shorten(part)} is too large", "ids go from 0 to 4294967294")
+def _identity(part: str, what: str) -> None:
+    from ..spec.users import number
+
+    if len(part) > 256 or any(letter.isspace() or not letter.isprintable() for letter in part):
+        raise UsageError(f"{shorten(part)!r} is not the name of a {what}", "a name or a number")
+    number(part, what)
 
 
 def capability(text: str) -> str:
