@@ -89,7 +89,7 @@ GOLDEN: dict[str, Any] = {
     ],
     "linux": {
         "namespaces": [{"type": kind} for kind in ("mount", "network", "uts", "ipc", "pid", "cgroup")],
-        "cgroupsPath": f"/tarbox/{ID}",
+        "cgroupsPath": f"/tarbox-{ID}",
         "resources": {"devices": DEVICES},
         "devices": [],
         "sysctl": {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"},
