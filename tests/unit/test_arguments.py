@@ -80,6 +80,8 @@ def test_a_lone_hyphen_is_a_word() -> None:
         ("--quite-other", "unknown option --quite-other (see 'tarbox run --help')"),
         ("-x host", "unknown option -x (see 'tarbox run --help')"),
         ("-itx host", "unknown option -x in -itx (see 'tarbox run --help')"),
+        ("-it--rm host", "unknown option - in -it--rm (is a space missing before it?)"),
+        ("\u2014rm host", "'\u2014rm' begins with a long dash (type hyphens: --rm)"),
         ("-rm host", "unknown option -rm (long options have two hyphens: --rm)"),
         ("-name a host", "unknown option -name (long options have two hyphens: --name)"),
         ("--i host", "unknown option --i (a single letter has a single hyphen: -i)"),

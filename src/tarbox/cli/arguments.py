@@ -91,6 +91,8 @@ class Arguments:
 
 HELP = Option(("help",), "", "Show this help")
 
+_DASHES = "\u2010\u2013\u2014\u2212"  # what text processors make of hyphens
+
 
 def parse(verb: Verb, words: list[str]) -> Arguments:
     """Read the words after a verb; raises UsageError that names the option, or HelpAsked for --help."""
@@ -118,6 +120,8 @@ def parse(verb: Verb, words: list[str]) -> Arguments:
             _keep(verb, found, option, name, value)
         elif word.startswith("-") and len(word) > 1:
             at = _bundle(verb, found, known, words, at)
+        elif word[:1] in _DASHES:
+            raise UsageError(f"{word[:40]!r} begins with a long dash", f"type hyphens: --{word.lstrip(_DASHES)[:40]}")
         else:
             at -= 1
             break
@@ -201,6 +205,8 @@ def _unknown(verb: Verb, word: str, name: str, known: dict[str, Option]) -> Usag
         return UsageError(f"unknown option -{whole}", f"long options have two hyphens: --{whole}")
     if name in verb.missing:
         return UsageError(f"this version of tarbox has no {shown}", verb.missing[name] or see)
+    if name == "-":
+        return UsageError(f"unknown option - in {shorten(word)}", "is a space missing before it?")
     if not word.startswith("--") and len(whole) > 1:
         shown += f" in {shorten(word)}"
     longs = [long for long in (*known, *verb.missing) if len(long) > 1]

@@ -74,7 +74,7 @@ def check(options: RunOptions, machine: Machine) -> None:
         )
     if 0 < options.memory_swap < options.memory:
         raise UsageError(
-            f"--memory-swap {options.memory_swap} is less than --memory {options.memory}",
+            "--memory-swap is less than --memory",
             "it is memory and swap together: equal values mean no swap",
         )
     if options.cpus > len(machine.cpus):
