@@ -90,17 +90,19 @@ class CommandNotExecutableError(CommandError):
 class KernelError(TarboxError):
     """A system call failed.
 
-    call: its name. arguments: as passed, for people. errno: the kernel's number. shell: the command line that
+    call: its name. arguments: as passed, for people; None when `call` shows them already. errno: the kernel's number. shell: the command line that
     does the same, where there is one.
     """
 
-    def __init__(self, call: str, arguments: Sequence[object], errno: int, hint: str = "", shell: str = "") -> None:
+    def __init__(
+        self, call: str, arguments: Sequence[object] | None, errno: int, hint: str = "", shell: str = ""
+    ) -> None:
         from os import strerror
 
-        shown = ", ".join(_show(argument) for argument in arguments)
-        super().__init__(f"{call}({shown}): {strerror(errno)}", hint)
+        shown = call if arguments is None else f"{call}({', '.join(_show(argument) for argument in arguments)})"
+        super().__init__(f"{shown}: {strerror(errno)}", hint)
         self.call = call
-        self.arguments = tuple(arguments)
+        self.arguments = None if arguments is None else tuple(arguments)
         self.errno = errno
         self.shell = shell
 

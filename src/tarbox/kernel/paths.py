@@ -35,9 +35,7 @@ def open_in(root: int, path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
     global _kernel_walks
     flags |= os.O_CLOEXEC
     if _kernel_walks:
-        how = b"".join(
-            value.to_bytes(8, "little") for value in (flags, mode if flags & os.O_CREAT else 0, _RESOLVE)
-        )
+        how = b"".join(value.to_bytes(8, "little") for value in (flags, mode if flags & os.O_CREAT else 0, _RESOLVE))
         for attempt in range(64):  # a rename somewhere on the machine can make a ".." uncertain: EAGAIN
             try:
                 return syscall("openat2", root, os.fsencode(path) or b".", how, len(how))
@@ -208,4 +206,3 @@ class _Walk:
         else:
             return False
         return True
-

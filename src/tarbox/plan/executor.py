@@ -12,6 +12,7 @@ What the executor needs of the kernel is given to it as `Machinery`: plans know 
 from __future__ import annotations
 
 import os
+from errno import EACCES, ELOOP, ENOENT, ENOEXEC, ENOTDIR
 
 from .. import errors
 from ..errors import KernelError, TarboxError
@@ -129,7 +130,7 @@ class Execution:
         try:
             step.apply(self.slots)
         except OSError as error:
-            raise KernelError(step.call(), (), error.errno or 0) from error
+            raise KernelError(step.call(), None, error.errno or 0) from error
 
     def _hand_over(self, index: int, process: str) -> None:
         """Send the handover before step `index`, or wait for it, as the plan says of this process."""
@@ -184,8 +185,8 @@ class Execution:
         index, kind, number, *texts = message[1:].decode("utf-8", "replace").split("\0")
         error: TarboxError
         if kind == "KernelError":
-            call, hint, shell, *arguments = texts
-            error = KernelError(call, arguments, int(number), hint, shell)
+            call, hint, shell, listed, *arguments = texts
+            error = KernelError(call, arguments if listed == "+" else None, int(number), hint, shell)
         else:
             made = getattr(errors, kind, TarboxError)
             error = made(*texts[:2]) if made is not errors.ConfigError else TarboxError(*texts[:2])
@@ -197,7 +198,8 @@ class Execution:
 def _tell_error(channel: Channel, index: int, error: BaseException) -> None:
     """Send what happened to the parent; it may be gone."""
     if isinstance(error, KernelError):
-        fields = ["KernelError", str(error.errno), error.call, error.hint, error.shell, *map(_text, error.arguments)]
+        arguments = ["-"] if error.arguments is None else ["+", *map(_text, error.arguments)]
+        fields = ["KernelError", str(error.errno), error.call, error.hint, error.shell, *arguments]
     elif isinstance(error, TarboxError):
         fields = [type(error).__name__, "0", error.message, error.hint]
     else:
@@ -212,27 +214,25 @@ def _text(argument: object) -> str:
     return (argument.decode("utf-8", "replace") if isinstance(argument, bytes) else str(argument)).replace("\0", " ")
 
 
-def _runner_error(plan: Plan, counts: str, row: int, errno: int) -> TarboxError:
+def _runner_error(plan: Plan, announced: str, row: int, errno: int) -> TarboxError:
     """The error of a row of the runner's table, by the step that the row belongs to.
 
-    counts: how many rows each of the runner's steps has, then the path of the program.
+    announced: how many rows each of the runner's steps has, the path of the program, and what may keep it from running.
     """
-    rows, _, program = counts.partition(" ")
+    rows, program, obstacle = announced.split("\n", 2)
     runner = [step for step in plan.steps if step.by == RUNNER]
-    for step, count in zip(runner, map(int, rows.split(",")), strict=True):
+    for step, count in zip(runner, map(int, rows.split(",")), strict=False):  # the last one is the execve itself
         if row < count:
-            error = KernelError(step.call(), (), errno)
+            error = KernelError(step.call(), None, errno)
             error.add_note(f"in row {row} of {step!r}")
             return error
         row -= count
-    from errno import EACCES, ELOOP, ENOENT, ENOEXEC, ENOTDIR
-
+    text = f"cannot start {program}: {os.strerror(errno)}"
     if errno in (ENOENT, ENOTDIR):
-        hint = "its interpreter or dynamic loader may be missing in the image"
-        return errors.CommandNotFoundError(f"cannot start {program}: {os.strerror(errno)}", hint)
+        return errors.CommandNotFoundError(text, obstacle or "its interpreter or loader isn't in the image")
     hints = {
         EACCES: "is it executable, and may this user enter its directory?",
-        ENOEXEC: "it is no program, and has no #! line",
+        ENOEXEC: "it is no program for this machine, and has no #! line",
         ELOOP: "a program whose interpreter is /proc/self/exe never runs in a container",
     }
-    return errors.CommandNotExecutableError(f"cannot start {program}: {os.strerror(errno)}", hints.get(errno, ""))
+    return errors.CommandNotExecutableError(text, obstacle or hints.get(errno, ""))

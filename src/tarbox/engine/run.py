@@ -1,0 +1,227 @@
+"""`tarbox run`: one container in the foreground, from its options to its exit code.
+
+options ─► source, config ─► plan ─► journal ─► execution ─► session ─► exit code; then everything is taken away
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import ImageNotFoundError, TarboxError
+from ..images import source
+from ..kernel import cgroups, signals
+from ..kernel.capabilities import available
+from ..kernel.mounts import MakeSource
+from ..plan.executor import Execution
+from ..plan.journal import Journal, sweep
+from ..plan.step import CHILD, PARENT, Slots
+from ..runtime import launch
+from ..runtime.planner import Beside, plan
+from .config import config, seccomp_of, user_of
+from .files import WriteFiles, names_of, render
+from .machine import read_machine
+from .roots import Roots
+from .session import Session
+from .undo import UNDO
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..plan.executor import Observer
+    from ..plan.plan import Plan
+    from ..spec.runtime import Config
+    from .machine import Machine
+    from .options import RunOptions
+
+
+class Container:
+    """A container that is planned: everything that is known of it before anything is done."""
+
+    __slots__ = ("beside", "config", "id", "name", "plan", "warnings")
+
+    def __init__(self, id: str, made: Config, beside: Beside, planned: Plan) -> None:
+        self.id = id
+        self.config = made
+        self.beside = beside
+        self.plan = planned
+        self.name = made["linux"]["cgroupsPath"].strip("/")
+        self.warnings = beside.cgroups.warnings(made["linux"].get("resources") or {})
+
+
+def run(options: RunOptions, root: str | None = None, observe: Observer | None = None) -> int:
+    """Run a container to its end and return its exit code; raises a TarboxError when it couldn't be started.
+
+    root: the data root, None for the default. observe: is told of every step and handover (`plan.executor`).
+    """
+    _open_standard_streams()
+    roots = Roots(root)
+    roots.make()
+    for folder in roots.journals:
+        _warn([str(error) for error in sweep(folder, UNDO)])
+    mask = signals.block_all()
+    session = Session(options.interactive, options.tty)
+    try:
+        container = prepare(options, roots, tuple(session.slots()))
+        return _carry_out(container, roots, session, options, observe)
+    finally:
+        session.close()
+        signals.set_mask(mask)
+
+
+def explain(options: RunOptions, root: str | None = None) -> str:
+    """What `run` would do with these options, step by step, as text. Nothing is done, and no privilege is needed."""
+    from ..plan.explain import render as explained
+
+    given = ("stdin", "stdout", "stderr") if not options.tty else ()
+    container = prepare(options, Roots(root), given)
+    return explained(container.plan, container.id)
+
+
+def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...]) -> Container:
+    """Plan a container: read what has to be known of the machine, and decide; nothing is changed."""
+    found = source.find(options.image, options.rootfs)
+    image = found.config()
+    machine = read_machine(devices=options.privileged)
+    id = os.urandom(32).hex()
+    made = config(options, image, id, machine, found.root())
+    facts = cgroups.detect()
+    beside = Beside(cgroups.pick(facts), facts.v1)
+    beside.privileged = machine.uid == 0
+    opener = PARENT if beside.privileged else CHILD
+    _check_sources(options)
+    beside.steps += found.steps(roots.data, f"{roots.scratch}/{id}", options.root_tmpfs, beside.privileged, opener)
+    beside.steps += [MakeSource(mount.source) for mount in options.mounts if mount.create]
+    _own_files(options, made, beside, machine, f"{roots.state}/{id}")
+    beside.user = user_of(options, image)
+    beside.extra_groups = tuple(options.group_add)
+    beside.filter = _filter(options, made, roots)
+    beside.interactive = options.interactive
+    beside.init = options.init
+    beside.ignored = signals.ignored()
+    beside.held = available() if beside.privileged else beside.held
+    beside.given = given
+    return Container(id, made, beside, plan(made, beside))
+
+
+def _carry_out(
+    container: Container, roots: Roots, session: Session, options: RunOptions, observe: Observer | None
+) -> int:
+    slots = Slots()
+    slots.descriptors.update(session.slots())
+    journals = [Journal(folder, container.id, UNDO) for folder in roots.journals]
+    kernel_objects, disk_objects = _sort(container.plan.records(), roots.data)
+    execution = Execution(container.plan, slots, launch, observe)
+    try:
+        for journal, records in zip(journals, (kernel_objects, disk_objects), strict=True):
+            journal.write(records)
+        _warn(container.warnings)
+        pid = execution.start()
+        _warn(slots.warnings)
+        backend = container.beside.cgroups
+        code = session.run(
+            pid,
+            slots.take("pidfd"),
+            slots.descriptors.get("console"),
+            timeout=options.timeout or None,
+            freeze=lambda: backend.freeze(container.name),
+            thaw=lambda: backend.thaw(container.name),
+        )
+        if code and options.memory:
+            _tell_of_memory(container, options)
+        return code
+    except BaseException:
+        _end(execution.pid)
+        raise
+    finally:
+        for journal in journals:
+            _warn([str(error) for error in journal.clean()])
+
+
+def _sort(records: list[tuple[str, str]], data: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The records of what dies with the boot, and of what lies on disk in the data root."""
+    on_disk = [record for record in records if record[1].startswith(data + "/")]
+    return [record for record in records if record not in on_disk], on_disk
+
+
+def _end(pid: int) -> None:
+    """Kill the container's first process, and with it all of them, and wait for it."""
+    if pid:
+        try:
+            os.kill(pid, 9)
+        except ProcessLookupError:
+            pass
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            pass
+
+
+def _tell_of_memory(container: Container, options: RunOptions) -> None:
+    kills = container.beside.cgroups.events(container.name).oom_kills
+    if kills:
+        limit = _written(options.memory)
+        count = "a process" if kills == 1 else f"{kills} processes"
+        _warn([f"the container reached its memory limit of {limit}: the kernel killed {count} (raise it with -m)"])
+
+
+def _written(size: int) -> str:
+    """A number of bytes as people write it."""
+    for unit, bytes_ in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= bytes_ and size % bytes_ == 0:
+            return f"{size // bytes_} {unit}"
+    return f"{size} bytes"
+
+
+def _check_sources(options: RunOptions) -> None:
+    for mount in options.mounts:
+        if mount.kind == "bind" and not mount.create and not os.path.exists(mount.source):
+            hint = "--mount wants it to be there; -v makes a missing directory"
+            raise ImageNotFoundError(f"the source of a mount, {mount.source}, doesn't exist", hint)
+
+
+def _own_files(options: RunOptions, made: Config, beside: Beside, machine: Machine, folder: str) -> None:
+    """/etc/hosts, /etc/hostname and /etc/resolv.conf: made for this container, and mounted."""
+    files = render(made.get("hostname", ""), made.get("domainname", ""), options.network)
+    taken = {mount["destination"] for mount in made["mounts"]}
+    wanted = {name: text for name, text in files.items() if f"/etc/{name}" not in taken and "/etc" not in taken}
+    if not wanted:
+        return
+    beside.steps.append(WriteFiles(folder, wanted))
+    made["mounts"] += [
+        {
+            "destination": f"/etc/{name}",
+            "type": "bind",
+            "source": f"{folder}/{name}",
+            "options": ["bind", "rprivate"],
+        }
+        for name in names_of(wanted)
+    ]
+
+
+def _filter(options: RunOptions, made: Config, roots: Roots) -> tuple[str, bytes, int] | None:
+    profile = seccomp_of(options)
+    if profile == "unconfined":
+        return None
+    from ..kernel.capabilities import mask
+    from ..kernel.seccomp import load
+
+    bounding = made["process"]["capabilities"].get("bounding") or []
+    program, flags = load(profile, mask(bounding), roots.cache)
+    return profile, program, flags
+
+
+def _open_standard_streams() -> None:
+    """Open /dev/null for those of 0, 1 and 2 that the caller closed, so that nothing else gets their numbers."""
+    while (descriptor := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) < 3:
+        pass
+    os.close(descriptor)
+
+
+def _warn(lines: list[str]) -> None:
+    for line in lines:
+        try:
+            os.write(2, f"tarbox: {line}\n".encode("utf-8", "replace"))
+        except OSError:
+            pass
+
+
+__all__ = ["Container", "TarboxError", "explain", "prepare", "run"]

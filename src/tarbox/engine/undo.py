@@ -1,0 +1,28 @@
+"""How each kind of thing that a journal names is taken away; see `plan/journal.py`."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _tree(path: str) -> None:
+    from ..kernel.trees import remove_tree
+
+    remove_tree(path)
+
+
+def _cgroup(path: str) -> None:
+    from ..kernel.cgroups.groups import remove
+
+    remove(path)
+
+
+def _cgroup_parent(path: str) -> None:
+    from ..kernel.cgroups.groups import remove_parent
+
+    remove_parent(path)
+
+
+UNDO: dict[str, Callable[[str], None]] = {"tree": _tree, "cgroup": _cgroup, "cgroup-parent": _cgroup_parent}

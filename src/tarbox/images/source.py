@@ -1,0 +1,88 @@
+"""What IMAGE means: `host`, a directory, or a root filesystem tarball.
+
+    tarbox run host …        tarbox run ./rootfs …        tarbox run ./rootfs:O …        tarbox run ./debian.tar …
+
+A source knows which steps bring its files to the container's root; it does none of them.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import ImageNotFoundError, UsageError
+from .snapshots import overlay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..plan.step import Step
+    from ..spec.runtime import ImageConfig
+
+HOST, DIRECTORY, ARCHIVE = "host", "directory", "archive"
+
+
+class Source:
+    """An image that was found. kind: one of the three. place: its path or URL. discard: writes are thrown away."""
+
+    __slots__ = ("discard", "kind", "place")
+
+    def __init__(self, kind: str, place: str, discard: bool) -> None:
+        self.kind = kind
+        self.place = place
+        self.discard = discard
+
+    def config(self) -> ImageConfig:
+        """What the image says of how to run it; a bare root filesystem says nothing."""
+        return {}
+
+    def root(self) -> str:
+        """The path for the OCI config."""
+        return "/" if self.kind == HOST else self.place
+
+    def steps(self, data: str, scratch: str, memory: int, privileged: bool, opener: str) -> list[Step]:
+        """The steps that bring its files to the slot "tree".
+
+        data: the data root. scratch: a directory for what this container writes. memory: bytes of a tmpfs that takes
+        the writes instead; 0 for none. opener: who may mount.
+        """
+        if self.kind == DIRECTORY and not self.discard and not memory:
+            return []
+        if self.kind == HOST:
+            from . import host
+
+            return host.steps(scratch, memory, privileged, opener)
+        before: list[Step] = []
+        place = self.place
+        if self.kind == ARCHIVE:
+            from .layers import Layers
+
+            layers = Layers(data)
+            place = layers.place(self.place)
+            if not layers.find(self.place):
+                before = [layers.unpack(self.place)]
+        return [*before, *overlay.steps("tree", (place,), scratch, memory, privileged, opener)]
+
+
+def find(image: str, rootfs: str = "") -> Source:
+    """What `image` (or `--rootfs`) is; raises ImageNotFoundError that says what it could have been."""
+    name = rootfs or image
+    path, discard = (name[:-2], True) if name.endswith(":O") else (name, False)
+    if rootfs:
+        if not os.path.isdir(path):
+            raise ImageNotFoundError(f"--rootfs {path}: there is no such directory")
+        return Source(DIRECTORY, os.path.abspath(path), discard)
+    if name == HOST:
+        return Source(HOST, "/", True)
+    if name.startswith(("http://", "https://")):
+        return Source(ARCHIVE, name, True)
+    if os.path.basename(path) == path and not path.startswith((".", "~")):
+        if os.path.exists(path):
+            raise ImageNotFoundError(f"there is no image {name}", f"for the one here: ./{name}")
+        known = "host, a directory such as ./rootfs, a tarball such as ./debian.tar, or its URL"
+        raise ImageNotFoundError(f"there is no image {name}, and this version knows no registries", f"give {known}")
+    if os.path.isdir(path):
+        return Source(DIRECTORY, os.path.abspath(path), discard)
+    if discard:
+        raise UsageError(f"{name}: only a directory takes :O", "a tarball is never written to")
+    if not os.path.exists(path):
+        raise ImageNotFoundError(f"there is no {path}", "is the path right, seen from here?")
+    return Source(ARCHIVE, os.path.abspath(path), True)

@@ -1,0 +1,108 @@
+"""Device nodes: the few files of /dev that every program expects, and nothing of the machine's hardware.
+
+    mknod -m 666 /dev/null c 1 3        ln -s /proc/self/fd /dev/fd
+
+A node is a pair of numbers that the kernel understands; making one needs a privilege that a user namespace doesn't give,
+so a plain user's container gets the host's own nodes, mounted one by one.
+
+man 2 mknod, man 4 null
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EEXIST
+from stat import S_IFBLK, S_IFCHR, S_IFIFO
+
+from ..errors import KernelError
+from ..plan.step import CHILD, Slots, Step
+from . import paths
+
+_KINDS = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
+LINKS = (
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("/proc/kcore", "/dev/core"),
+    ("pts/ptmx", "/dev/ptmx"),
+)
+
+
+class MakeDevices(Step):
+    """Make device nodes inside the container's root.
+
+    nodes: rows of (path, kind "c", "b" or "p", major, minor, mode, uid, gid).
+    """
+
+    __slots__ = ("nodes",)
+
+    phase = "filesystem"
+    why = "programs expect /dev/null and a few like it; the machine's disks and memory aren't among them"
+    man = "mknod(2)"
+
+    def __init__(self, nodes: tuple[tuple[str, str, int, int, int, int, int], ...], by: str = CHILD) -> None:
+        super().__init__(by)
+        self.nodes = nodes
+
+    def takes(self) -> tuple[str, ...]:
+        return ("root",)
+
+    def apply(self, slots: Slots) -> None:
+        root = slots.take("root")
+        directories: dict[str, int] = {}
+        try:
+            for path, kind, major, minor, mode, uid, gid in self.nodes:
+                above, _, name = path.rpartition("/")
+                if above not in directories:
+                    directories[above] = paths.make_directories(root, above)
+                _make(directories[above], name, path, _KINDS[kind] | mode, os.makedev(major, minor), uid, gid)
+        finally:
+            for directory in directories.values():
+                os.close(directory)
+
+    def call(self) -> str:
+        return ", ".join(f'mknod("{node[0]}", {node[1]} {node[2]}:{node[3]}, {node[4]:04o})' for node in self.nodes)
+
+    def shell(self) -> str:
+        return "; ".join(f"mknod -m {node[4]:o} $ROOT{node[0]} {node[1]} {node[2]} {node[3]}" for node in self.nodes)
+
+
+def _make(directory: int, name: str, path: str, mode: int, device: int, uid: int, gid: int) -> None:
+    try:
+        os.mknod(name, mode, device, dir_fd=directory)
+        if uid or gid:
+            os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
+    except OSError as error:
+        if error.errno != EEXIST:  # an image on a /dev of its own may have it already
+            raise KernelError("mknod", (path,), error.errno or 0) from None
+
+
+class LinkDevices(Step):
+    """Make the symlinks of /dev that lead into /proc and /dev/pts."""
+
+    __slots__ = ()
+
+    phase = "filesystem"
+    why = "shells and programs use /dev/fd, /dev/stdin and their like, which are only links into /proc"
+    man = "symlink(2)"
+
+    def takes(self) -> tuple[str, ...]:
+        return ("root",)
+
+    def apply(self, slots: Slots) -> None:
+        directory = paths.make_directories(slots.take("root"), "/dev")
+        try:
+            for target, link in LINKS:
+                try:
+                    os.symlink(target, link[len("/dev/") :], dir_fd=directory)
+                except FileExistsError:
+                    pass
+        finally:
+            os.close(directory)
+
+    def call(self) -> str:
+        return ", ".join(f'symlink("{target}", "{link}")' for target, link in LINKS)
+
+    def shell(self) -> str:
+        return "; ".join(f"ln -s {target} $ROOT{link}" for target, link in LINKS)

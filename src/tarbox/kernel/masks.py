@@ -1,0 +1,143 @@
+"""Masked and read-only paths: parts of /proc and /sys that would tell of the host, or change it.
+
+    mount --bind /dev/null /proc/kcore        mount --bind -o ro /proc/sys /proc/sys
+
+Some files there aren't covered by any namespace. A file is hidden under the null device, a directory under an empty
+read-only tmpfs; what may be read but not written is mounted on itself, read only. The null device is the host's own, and
+checked to be it: the container's /dev is the image's to arrange.
+
+man 5 proc, man 2 open_tree
+"""
+
+from __future__ import annotations
+
+import os
+from errno import ENOENT, ENOTDIR
+from stat import S_ISCHR, S_ISDIR
+
+from ..errors import KernelError, UnsupportedError
+from ..plan.step import CHILD, Slots, Step
+from . import mounts, paths
+
+
+def _open(root: int, path: str) -> int:
+    """The place, or -1 when this kernel doesn't have it."""
+    try:
+        return paths.open_in(root, path)
+    except KernelError as error:
+        if error.errno in (ENOENT, ENOTDIR):
+            return -1
+        raise
+
+
+class MaskPaths(Step):
+    """Hide files and directories of the container."""
+
+    __slots__ = ("paths",)
+
+    phase = "filesystem"
+    why = "these files show the host's memory, keys or hardware, and no namespace covers them"
+    man = "move_mount(2), proc(5)"
+
+    def __init__(self, hidden: tuple[str, ...], by: str = CHILD) -> None:
+        super().__init__(by)
+        self.paths = hidden
+
+    def takes(self) -> tuple[str, ...]:
+        return ("root",)
+
+    def apply(self, slots: Slots) -> None:
+        root = slots.take("root")
+        null = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        empty = -1
+        try:
+            facts = os.fstat(null)
+            if not S_ISCHR(facts.st_mode) or facts.st_rdev != os.makedev(1, 3):
+                raise UnsupportedError("this machine's /dev/null isn't the null device", "restore it: mknod c 1 3")
+            for path in self.paths:
+                place = _open(root, path)
+                if place < 0:
+                    continue
+                try:
+                    if not S_ISDIR(os.fstat(place).st_mode):
+                        cover = mounts.clone_tree(null)
+                    elif empty < 0:
+                        cover = empty = mounts.new_filesystem("tmpfs", ("size=0k",), ("ro",))
+                    else:
+                        cover = mounts.clone_tree(empty)
+                    mounts.attach(cover, place)
+                    if cover != empty:
+                        os.close(cover)
+                finally:
+                    os.close(place)
+        finally:
+            os.close(null)
+            if empty >= 0:
+                os.close(empty)
+
+    def call(self) -> str:
+        return f"move_mount(open_tree(/dev/null), {', '.join(self.paths)})"
+
+    def shell(self) -> str:
+        return "for path in " + " ".join(self.paths) + "; do mount --bind /dev/null $ROOT$path; done"
+
+
+class ReadOnlyPaths(Step):
+    """Make parts of the container read only, in place."""
+
+    __slots__ = ("paths",)
+
+    phase = "filesystem"
+    why = "these may be read, but writing to them would change settings of the whole machine"
+    man = "mount_setattr(2), proc(5)"
+
+    def __init__(self, protected: tuple[str, ...], by: str = CHILD) -> None:
+        super().__init__(by)
+        self.paths = protected
+
+    def takes(self) -> tuple[str, ...]:
+        return ("root",)
+
+    def apply(self, slots: Slots) -> None:
+        root = slots.take("root")
+        for path in self.paths:
+            place = _open(root, path)
+            if place < 0:
+                continue
+            try:
+                tree = mounts.clone_tree(place, recursive=True)
+                try:
+                    mounts.set_attributes(tree, ("ro",), recursive=True)
+                    mounts.attach(tree, place)
+                finally:
+                    os.close(tree)
+            finally:
+                os.close(place)
+
+    def call(self) -> str:
+        return f"mount_setattr(open_tree({', '.join(self.paths)}), MOUNT_ATTR_RDONLY)"
+
+    def shell(self) -> str:
+        return "for path in " + " ".join(self.paths) + "; do mount --bind -o ro $ROOT$path $ROOT$path; done"
+
+
+class ReadOnlyRoot(Step):
+    """Make the container's root file system read only."""
+
+    __slots__ = ()
+
+    phase = "filesystem"
+    why = "nothing can be written but to what is mounted on top; it comes last, when all mount points are there"
+    man = "mount_setattr(2)"
+
+    def takes(self) -> tuple[str, ...]:
+        return ("root",)
+
+    def apply(self, slots: Slots) -> None:
+        mounts.set_attributes(slots.take("root"), ("ro",))
+
+    def call(self) -> str:
+        return 'mount_setattr(ROOT, "", AT_EMPTY_PATH, MOUNT_ATTR_RDONLY)'
+
+    def shell(self) -> str:
+        return "mount -o remount,bind,ro $ROOT"

@@ -1,0 +1,159 @@
+"""Overlay file systems: layers that are read only, one on top that takes the writes, and the merged view.
+
+    mount -t overlay overlay -o lowerdir=/lower,upperdir=/upper,workdir=/work /merged
+
+What is changed is first copied up; what is deleted is covered by a "whiteout" in the upper directory. So many containers
+share one unpacked image, and a new one costs two empty directories.
+
+man 5 overlayfs (Documentation/filesystems/overlayfs.rst)
+"""
+
+from __future__ import annotations
+
+import os
+from errno import EINVAL
+
+from ..errors import KernelError, StorageError, UnsupportedError
+from ..plan.step import CHILD, PARENT, Slots, Step
+from . import mounts
+from .syscall import syscall
+
+_LONGEST = 255  # bytes of one value that fsconfig(2) takes
+
+
+class MakeScratch(Step):
+    """Make a container's own directories on disk, for what it writes.
+
+    path: the directory, which is taken away with the container. names: of those inside it, as paths. like: a
+    directory whose mode and owner the ones named "upper" get, since an overlay shows those of its upper directory.
+    """
+
+    __slots__ = ("like", "names", "path")
+
+    phase = "host"
+    why = "everything that the container writes lands here, and the image stays as it is"
+    man = "mkdir(2)"
+
+    def __init__(self, path: str, names: tuple[str, ...], like: tuple[str, ...] = ()) -> None:
+        super().__init__(PARENT)
+        self.path = path
+        self.names = names
+        self.like = like
+
+    def record(self) -> tuple[tuple[str, str], ...]:
+        return (("tree", self.path),)
+
+    def apply(self, slots: Slots) -> None:
+        try:
+            os.makedirs(self.path, 0o700, exist_ok=True)
+            for name in self.names:
+                os.makedirs(f"{self.path}/{name}", 0o755, exist_ok=True)
+            for upper, like in zip((name for name in self.names if name.endswith("upper")), self.like, strict=False):
+                self._copy_owner(f"{self.path}/{upper}", like)
+        except OSError as error:
+            hint = "choose another data root with --root"
+            raise StorageError(f"cannot make {self.path}: {error.strerror}", hint) from None
+
+    def _copy_owner(self, made: str, like: str) -> None:
+        facts = os.stat(like)
+        if (facts.st_uid, facts.st_gid) != (os.geteuid(), os.getegid()):
+            try:
+                os.chown(made, facts.st_uid, facts.st_gid)
+            except PermissionError:  # a plain user owns all that is shown to the container anyway
+                pass
+        os.chmod(made, facts.st_mode & 0o7777)
+
+    def call(self) -> str:
+        return f'mkdir("{self.path}/{{{",".join(self.names)}}}")'
+
+    def shell(self) -> str:
+        return "mkdir -p " + " ".join(f"{self.path}/{name}" for name in self.names)
+
+
+class OpenOverlay(Step):
+    """Make the merged view of layers and a writable directory, attached nowhere yet.
+
+    slot: what to call it. lower: the layers' directories, topmost first. upper, work: two directories of one file
+    system; none for a view that is read only. options: e.g. "volatile" (never synced: for what is thrown away).
+    """
+
+    __slots__ = ("lower", "options", "slot", "upper", "work")
+
+    phase = "filesystem"
+    why = "the image's layers stay read only; writes go to the upper directory, and the container sees them merged"
+    man = "mount(2), overlayfs"
+
+    def __init__(
+        self, slot: str, lower: tuple[str, ...], upper: str = "", work: str = "", options: tuple[str, ...] = (),
+        by: str = CHILD,
+    ) -> None:  # fmt: skip
+        super().__init__(by)
+        self.slot = slot
+        self.lower = lower
+        self.upper = upper
+        self.work = work
+        self.options = options
+
+    def gives(self) -> tuple[str, ...]:
+        return (self.slot,)
+
+    def apply(self, slots: Slots) -> None:
+        opened: list[int] = []
+        try:
+            slots.give(self.slot, self._open(opened))
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+    def _open(self, opened: list[int]) -> int:
+        try:
+            context = syscall("fsopen", b"overlay", 1)
+        except KernelError:
+            hint = "try 'modprobe overlay', or run a directory, which needs none: tarbox run ./rootfs"
+            raise UnsupportedError("this kernel has no overlay file system", hint) from None
+        opened.append(context)
+        try:
+            self._set_lower(context, opened)
+            if self.upper:
+                self._set(context, "upperdir", self.upper, opened)
+                self._set(context, "workdir", self.work, opened)
+            for option in self.options:
+                syscall("fsconfig", context, 0, option.encode(), None, 0)
+            syscall("fsconfig", context, 6, None, None, 0)
+            return syscall("fsmount", context, 1, 0)
+        except KernelError as error:
+            said = mounts.complaint(context)
+            hint = said or "the data root may be on a file system that overlay refuses; choose another with --root"
+            raise KernelError("mount", ("overlay", self.shown()), error.errno, hint, self.shell()) from None
+
+    def _set_lower(self, context: int, opened: list[int]) -> None:
+        try:
+            for layer in self.lower:
+                self._set(context, "lowerdir+", layer, opened)
+        except KernelError as error:  # before Linux 6.5: one list for all, in one short value
+            if error.errno != EINVAL or not os.path.isdir(self.lower[0]):
+                raise
+            for layer in self.lower:
+                opened.append(os.open(layer, os.O_PATH | os.O_CLOEXEC))
+            self._set(context, "lowerdir", ":".join(f"/proc/self/fd/{at}" for at in opened[1:]), opened)
+
+    @staticmethod
+    def _set(context: int, name: str, value: str, opened: list[int]) -> None:
+        text = os.fsencode(value)
+        if len(text) > _LONGEST and name != "lowerdir":
+            opened.append(os.open(value, os.O_PATH | os.O_CLOEXEC))
+            text = f"/proc/self/fd/{opened[-1]}".encode()
+        syscall("fsconfig", context, 1, name.encode(), text, 0)
+
+    def shown(self) -> str:
+        """The options as mount(8) takes them."""
+        options = [f"lowerdir={':'.join(self.lower)}"]
+        if self.upper:
+            options += [f"upperdir={self.upper}", f"workdir={self.work}"]
+        return ",".join([*options, *self.options])
+
+    def call(self) -> str:
+        return f'mount("overlay", …, "overlay", 0, "{self.shown()}")'
+
+    def shell(self) -> str:
+        return f"mount -t overlay overlay -o {self.shown()} $ROOT"

@@ -1,0 +1,74 @@
+"""Telling a plan: every step by phase, with its system call, its spelling in a shell, why it is done, and what to read.
+
+tarbox explain run IMAGE COMMAND
+"""
+
+from __future__ import annotations
+
+from textwrap import wrap
+
+from .step import CHILD, PARENT, RUNNER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .plan import Handover, Plan
+    from .step import Step
+
+_PHASES = {
+    "image": "The image is unpacked",
+    "host": "On the host",
+    "namespaces": "A process, and namespaces of its own",
+    "filesystem": "What it will see as files",
+    "root": "A new root",
+    "privileges": "What it may no longer do",
+    "exec": "The program",
+}
+_WHO = {
+    PARENT: "tarbox, outside",
+    CHILD: "the container's first process",
+    RUNNER: "the same process, after Python has gone",
+}
+_WIDTH = 110
+
+
+def render(plan: Plan, id: str) -> str:
+    """The whole plan as text. Nothing is done for it. id: the container's, which the text calls $ID."""
+    lines = [
+        f"{len(plan.steps)} steps and {len(plan.handovers)} handovers make this container.",
+        "$ is the same in a shell; where there is none, a shell can't do it. $ID is the container's id, new each time.",
+    ]
+    phase = who = ""
+    for index, step in enumerate(plan.steps):
+        handover = plan.handover(index)
+        if step.phase != phase:
+            phase = step.phase
+            lines += ["", f"== {_PHASES[phase]} =="]
+            who = ""
+        if handover:
+            lines += ["", f"   -- {_handover(handover)} --"]
+        elif step.by != who:
+            lines += ["", f"   -- {_WHO[step.by]} --"]
+        who = step.by
+        lines += ["", *_step(index + 1, step, id)]
+    return "\n".join(lines) + "\n"
+
+
+def _handover(handover: Handover) -> str:
+    crossing = f", with the descriptors of {', '.join(handover.slots)}" if handover.slots else ""
+    return f"handed over from {_WHO[handover.sender]} to {_WHO[handover.receiver]}{crossing}"
+
+
+def _step(number: int, step: Step, id: str) -> list[str]:
+    lines = _folded(f"{number:3}  ", step.call().replace(id, "$ID"), "       ")
+    if shell := step.shell():
+        lines += _folded("     $ ", shell.replace(id, "$ID"), "         ")
+    why = step.why.rstrip(".")
+    lines += _folded("     ", f"{why}  [{step.man}]", "     ")
+    return lines
+
+
+def _folded(first: str, text: str, later: str) -> list[str]:
+    printable = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
+    return wrap(
+        printable, _WIDTH, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
+    )

@@ -1,0 +1,303 @@
+"""The planner: an OCI config becomes a plan.
+
+    config.json, and what a config can't know  ──►  [step, step, …]
+
+A pure function: it asks the kernel for nothing, so what a config leads to can be tested, shown and compared anywhere.
+What an OCI config doesn't know (snapshots, the caller's streams, a profile's compiled filter) comes beside it.
+
+https://github.com/opencontainers/runtime-spec/blob/main/runtime.md#lifecycle
+"""
+
+from __future__ import annotations
+
+from ..errors import ConfigError, UnsupportedError
+from ..kernel.capabilities import WHOLE, BoundingSet, Capabilities, mask
+from ..kernel.credentials import Credentials, LookUpUser
+from ..kernel.devices import LinkDevices, MakeDevices
+from ..kernel.keyring import NewKeyring
+from ..kernel.masks import MaskPaths, ReadOnlyPaths, ReadOnlyRoot
+from ..kernel.mounts import AttachTree, MountFilesystem, OpenTree, PrivateMounts, ReadOnlyMount
+from ..kernel.namespaces import DieWithParent, FileMask, Spawn, Unshare
+from ..kernel.no_new_privs import NoNewPrivileges
+from ..kernel.pivot_root import AttachRoot, Enter, PivotRoot
+from ..kernel.program import FindProgram
+from ..kernel.runner import CloseDescriptors, DeathSignal, Execute
+from ..kernel.seccomp import LoadSeccomp
+from ..kernel.signals import DefaultSignals
+from ..kernel.uts import DomainName, HostName
+from ..plan.plan import Plan
+from ..plan.step import CHILD, PARENT
+from .mount_options import MountOptions
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ..kernel.cgroups import Backend
+    from ..plan.step import Step
+    from ..spec.runtime import Config, Linux, Mount, Process
+
+# Every container has these, whatever its config lists: https://github.com/opencontainers/runtime-spec, config-linux.md
+DEVICES = (
+    ("/dev/null", "c", 1, 3), ("/dev/zero", "c", 1, 5), ("/dev/full", "c", 1, 7), ("/dev/random", "c", 1, 8),
+    ("/dev/urandom", "c", 1, 9), ("/dev/tty", "c", 5, 0),
+)  # fmt: skip
+_BORN_WITH = ("user", "pid")  # a process can't move itself into these as a whole
+
+
+class Beside:
+    """What stands beside a config.
+
+    steps: those of the image and its snapshot; one of them may give the slot "tree", the container's root. user: as
+    for --user, to be looked up in the container's files; None where the config has the numbers. extra_groups: as for
+    --group-add. filter: (name of the profile, its program, flags of seccomp(2)), or None. interactive: the caller's
+    input is passed on. init: an init of ours is process 1. ignored: signals that this process ignores. held: the
+    capabilities in this process's bounding set. cgroups: the backend, and v1: where it has hierarchies of version 1.
+    given: slots that are filled before the first step. privileged: the caller may mount, make nodes and so on himself.
+    """
+
+    __slots__ = (
+        "cgroups", "extra_groups", "filter", "given", "held", "ignored", "init", "interactive", "privileged", "steps",
+        "user", "v1",
+    )  # fmt: skip
+
+    def __init__(self, cgroups: Backend, v1: Mapping[str, str]) -> None:
+        self.cgroups = cgroups
+        self.v1 = v1
+        self.steps: list[Step] = []
+        self.user: str | None = None
+        self.extra_groups: tuple[str, ...] = ()
+        self.filter: tuple[str, bytes, int] | None = None
+        self.interactive = False
+        self.init = False
+        self.ignored: tuple[int, ...] = ()
+        self.held = WHOLE
+        self.given: tuple[str, ...] = ()
+        self.privileged = True
+
+
+def plan(config: Config, beside: Beside) -> Plan:
+    """The plan of a container in the foreground. Raises ConfigError and UnsupportedError."""
+    process, linux = config["process"], config["linux"]
+    namespaces = tuple(namespace["type"] for namespace in linux["namespaces"])
+    if "mount" not in namespaces:
+        raise UnsupportedError("a container without a mount namespace would change the host's mounts")
+    terminal = process.get("terminal", False)
+    opener = PARENT if beside.privileged and "user" not in namespaces else CHILD
+    root = [*_root(config, beside, opener), *_files(config, beside, opener, namespaces)]
+    tail = _tail(process, beside)
+    steps = [
+        *(step for step in beside.steps if step.phase in ("image", "host")),
+        *(step for step in _groups(linux, beside) if step.by == PARENT),
+        *(step for step in root if step.by == PARENT),
+        *_process(linux, namespaces, beside),
+        *_names(config, linux, namespaces),
+        *(step for step in root if step.by == CHILD),
+        *_console(terminal),
+        *_covers(linux),
+        *([LookUpUser(beside.user, beside.extra_groups)] if beside.user is not None else []),
+        *([ReadOnlyRoot()] if config["root"].get("readonly") else []),
+        PivotRoot(),
+        Enter(process["cwd"]),
+        *_limits(process),
+        FindProgram(process["args"][0], _variable(process, "PATH")),
+        _streams(beside.interactive, terminal),
+        *tail,
+    ]
+    return Plan(steps, beside.given)
+
+
+def _groups(linux: Linux, beside: Beside) -> list[Step]:
+    """The control groups: made and limited from outside, joined by the process itself."""
+    name = linux.get("cgroupsPath", "").strip("/")
+    return beside.cgroups.steps(name, linux.get("resources") or {}, into=not beside.v1)
+
+
+def _process(linux: Linux, namespaces: tuple[str, ...], beside: Beside) -> list[Step]:
+    """The new process, and how it leaves the caller's namespaces."""
+    from ..kernel.cgroups.groups import OpenGroup
+
+    groups = _groups(linux, beside)
+    born = tuple(name for name in _BORN_WITH if name in namespaces)
+    steps: list[Step] = [Spawn(born, any(isinstance(step, OpenGroup) for step in groups))]
+    if "user" in namespaces:
+        from ..kernel.user_namespace import WriteMaps
+
+        steps.append(WriteMaps(_map(linux, "uidMappings"), _map(linux, "gidMappings")))
+    steps += [DieWithParent(), FileMask(0)]
+    steps += [step for step in groups if step.by == CHILD]  # before the cgroup namespace, which begins where we are
+    later = tuple(name for name in namespaces if name not in born)
+    return [*steps, Unshare(later), PrivateMounts()]
+
+
+def _map(linux: Linux, key: str) -> tuple[tuple[int, int, int], ...]:
+    rows = linux.get(key) or []
+    return tuple((row["containerID"], row["hostID"], row["size"]) for row in rows)  # type: ignore[index, attr-defined]
+
+
+def _names(config: Config, linux: Linux, namespaces: tuple[str, ...]) -> list[Step]:
+    """The host name, the loopback interface and the settings of the namespaces."""
+    steps: list[Step] = []
+    if "uts" in namespaces:
+        if config.get("hostname"):
+            steps.append(HostName(config["hostname"]))
+        if config.get("domainname"):
+            steps.append(DomainName(config["domainname"]))
+    if "network" in namespaces:
+        from ..kernel.netlink import LoopbackUp
+
+        steps.append(LoopbackUp())
+    if linux.get("sysctl"):
+        from ..kernel.sysctl import WriteSetting
+
+        steps += [WriteSetting(name, value) for name, value in linux["sysctl"].items()]
+    return steps
+
+
+def _root(config: Config, beside: Beside, opener: str) -> list[Step]:
+    """The container's root: a tree that is attached, with what the image itself mounts on it."""
+    own = [step for step in beside.steps if step.phase == "filesystem"]
+    trees: list[Step] = [step for step in own if "root" not in step.takes()]
+    if not any("tree" in step.gives() for step in own):
+        trees.append(OpenTree(config["root"]["path"], "tree", by=opener))
+    return [*trees, AttachRoot(), *(step for step in own if "root" in step.takes())]
+
+
+def _files(config: Config, beside: Beside, opener: str, namespaces: tuple[str, ...]) -> list[Step]:
+    """Everything that is mounted on the root, in the config's order, and the device nodes."""
+    steps: list[Step] = []
+    own_dev = True
+    for number, mount in enumerate(config.get("mounts") or []):
+        options = MountOptions(mount.get("options") or [])
+        kind, target = mount.get("type") or "bind", mount["destination"]
+        if kind == "bind" or options.bind:
+            slot = f"mount {number}"
+            steps += [_bind(mount, options, slot, opener), AttachTree(slot, target)]
+            own_dev = own_dev and target != "/dev"
+        elif kind == "cgroup":
+            steps += _cgroup_mounts(target, options, beside, namespaces)
+        else:
+            steps.append(MountFilesystem(kind, target, options.attributes, options.own, mount.get("source", "")))
+        if target == "/dev" and own_dev:
+            steps += _devices(config["linux"], opener)
+    return steps
+
+
+def _bind(mount: Mount, options: MountOptions, slot: str, opener: str) -> Step:
+    return OpenTree(
+        mount.get("source", ""), slot, options.recursive, options.attributes, options.cleared,
+        options.propagation or "private", options.recursively, by=opener,
+    )  # fmt: skip
+
+
+def _devices(linux: Linux, opener: str) -> list[Step]:
+    """The nodes of /dev: made, or the host's own where making them isn't allowed."""
+    listed = {path: (path, kind, major, minor, 0o666, 0, 0) for path, kind, major, minor in DEVICES}
+    for device in linux.get("devices") or []:
+        listed[device["path"]] = (
+            device["path"], device["type"], device.get("major", 0), device.get("minor", 0),
+            device.get("fileMode", 0o666), device.get("uid", 0), device.get("gid", 0),
+        )  # fmt: skip
+    if opener == PARENT:
+        return [MakeDevices(tuple(listed.values())), LinkDevices()]
+    steps: list[Step] = []
+    for path in listed:
+        steps += [OpenTree(path, path, recursive=False, by=opener), AttachTree(path, path)]
+    return [*steps, LinkDevices()]
+
+
+def _cgroup_mounts(target: str, options: MountOptions, beside: Beside, namespaces: tuple[str, ...]) -> list[Step]:
+    """/sys/fs/cgroup: one mount on version 2, one for each controller on version 1."""
+    if not beside.v1:
+        return [MountFilesystem("cgroup2", target, options.attributes, options.own)]
+    if "user" in namespaces or "cgroup" not in namespaces:
+        return []  # version 1 mounted from a user namespace, or without a cgroup namespace, would show the host's
+    hierarchies: dict[str, list[str]] = {}
+    for controller, path in beside.v1.items():
+        hierarchies.setdefault(path, []).append(controller)
+    plain = tuple(name for name in options.attributes if name != "ro")
+    steps: list[Step] = [MountFilesystem("tmpfs", target, plain, ("mode=755",))]
+    for controllers in hierarchies.values():
+        steps += [
+            MountFilesystem("cgroup", f"{target}/{name}", options.attributes, tuple(controllers))
+            for name in controllers
+        ]
+    return [*steps, ReadOnlyMount(target)] if "ro" in options.attributes else steps
+
+
+def _console(terminal: bool) -> list[Step]:
+    if not terminal:
+        return []
+    from ..kernel.terminal import BindConsole, OpenConsole, ReceiveConsole
+
+    return [OpenConsole(), BindConsole(), ReceiveConsole()]
+
+
+def _streams(interactive: bool, terminal: bool) -> Step:
+    from ..kernel.terminal import UseStreams
+
+    return UseStreams(interactive, terminal)
+
+
+def _covers(linux: Linux) -> list[Step]:
+    steps: list[Step] = []
+    if linux.get("readonlyPaths"):
+        steps.append(ReadOnlyPaths(tuple(linux["readonlyPaths"])))
+    if linux.get("maskedPaths"):
+        steps.append(MaskPaths(tuple(linux["maskedPaths"])))
+    return steps
+
+
+def _limits(process: Process) -> list[Step]:
+    if not process.get("rlimits"):
+        return []
+    from ..kernel.rlimits import Limit
+
+    return [
+        Limit(limit["type"].removeprefix("RLIMIT_").lower(), limit["soft"], limit["hard"])
+        for limit in process["rlimits"]
+    ]
+
+
+def _tail(process: Process, beside: Beside) -> list[Step]:
+    """What is done after Python has gone; every process that enters a container ends with these.
+
+    A filter needs CAP_SYS_ADMIN unless the process has given up new privileges: with that it comes last and judges
+    only the execve, without it it comes first and has to allow the rows after it, as in other runtimes.
+    """
+    sets = process.get("capabilities") or {}
+    bounding, permitted = mask(sets.get("bounding") or ()), mask(sets.get("permitted") or ())
+    effective, inheritable = mask(sets.get("effective") or ()), mask(sets.get("inheritable") or ())
+    ambient = mask(sets.get("ambient") or ())
+    no_new = process.get("noNewPrivileges", False)
+    filters: list[Step] = [LoadSeccomp(*beside.filter)] if beside.filter else []
+    steps: list[Step] = [DefaultSignals(beside.ignored), NewKeyring()]
+    if no_new:
+        steps.append(NoNewPrivileges())
+    else:
+        steps += filters
+    steps += [BoundingSet(bounding, beside.held), _credentials(process, beside, sets != {})]
+    steps.append(Capabilities(permitted, effective, inheritable, ambient, root_only=beside.user is not None))
+    steps += [DeathSignal(), CloseDescriptors()]
+    if no_new:
+        steps += filters
+    arguments = process["args"]
+    if not arguments:
+        raise ConfigError("$.process.args", "must name a program")
+    return [*steps, Execute(arguments[0], tuple(arguments), tuple(process.get("env") or ()), beside.init)]
+
+
+def _credentials(process: Process, beside: Beside, capable: bool) -> Step:
+    if beside.user is not None:
+        return Credentials(None, None, None, setgroups=beside.privileged)
+    user = process.get("user") or {"uid": 0, "gid": 0}
+    groups: Sequence[int] = user.get("additionalGids") or ()
+    keep = capable and user["uid"] != 0
+    return Credentials(user["uid"], user["gid"], tuple(groups), keep=keep, setgroups=beside.privileged)
+
+
+def _variable(process: Process, name: str) -> str:
+    for variable in process.get("env") or ():
+        if variable.startswith(name + "="):
+            return variable[len(name) + 1 :]
+    return ""
