@@ -1,0 +1,154 @@
+"""The runner's bytes: the code is what the assembly says, the table what the rows say."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+
+import pytest
+
+import testhost
+from tarbox.errors import UnsupportedError
+from tarbox.kernel import runner, runner_image, syscall
+from tarbox.kernel.runner import CloseDescriptors, DeathSignal, Execute, image, read_report
+from tarbox.plan.step import Filter, Row, Slots
+
+ADDRESS = 0x400000
+
+
+@pytest.mark.parametrize(("processor", "prefix"), [("x86_64", "x86_64-linux-gnu-"), ("aarch64", "aarch64-linux-gnu-")])
+def test_the_code_is_what_the_assembler_makes_of_the_source(processor, prefix, tmp_path):
+    if not shutil.which(prefix + "as"):
+        pytest.skip(f"{prefix}as isn't installed (Debian: binutils-{processor.replace('_', '-')}-linux-gnu)")
+    source = testhost.CHECKOUT / "src" / "tarbox" / "kernel" / f"runner-{processor}.S"
+    made, text = tmp_path / "runner.o", tmp_path / "runner.bin"
+    subprocess.run([prefix + "as", "-o", made, source], check=True)
+    relocations = subprocess.run([prefix + "objdump", "-r", made], check=True, capture_output=True, text=True).stdout
+    assert "R_" not in relocations, "the code is copied, not linked"
+    subprocess.run([prefix + "objcopy", "-O", "binary", "-j", ".text", made, text], check=True)
+    assert runner_image.CODE[processor].hex() == text.read_bytes().hex()
+
+
+class Image:
+    """An image taken apart with other means than it was made with."""
+
+    def __init__(self, data: bytes, processor: str) -> None:
+        self.data = data
+        self.table = 120 + len(runner_image.CODE[processor])
+        self.errors, self.init = struct.unpack_from("<2q", data, self.table)
+        self.rows = []
+        for at in range(self.table + 16, len(data), 64):
+            row = struct.unpack_from("<8q", data, at)
+            if row[0] < 0:
+                break
+            self.rows.append(row)
+
+    def at(self, address: int, size: int) -> bytes:
+        return self.data[address - ADDRESS :][:size]
+
+
+@pytest.fixture(params=["x86_64", "aarch64"])
+def processor(request, monkeypatch):
+    monkeypatch.setattr(runner_image, "MACHINE", request.param)
+    monkeypatch.setattr(syscall, "NUMBERS", {**syscall._NUMBERS[request.param], **syscall._COMMON})
+    return request.param
+
+
+def test_the_image_is_a_static_program_of_one_segment(processor):
+    data = image([Row("chdir", (b"/",))], 5)
+    assert data[:7] == b"\x7fELF\x02\x01\x01"
+    kind, target, _, entry, headers = struct.unpack_from("<HHIQQ", data, 16)
+    assert (kind, target) == (2, {"x86_64": 62, "aarch64": 183}[processor])
+    assert (entry, headers) == (ADDRESS + 120, 64)
+    load, flags, offset, address, _, in_file, in_memory, _ = struct.unpack_from("<IIQQQQQQ", data, 64)
+    assert (load, offset, address) == (1, 0, ADDRESS)
+    assert flags == 5, "readable and executable, never writable"
+    assert in_file == in_memory == len(data)
+
+
+def test_rows_come_in_order_after_the_check_of_the_descriptor(processor):
+    rows = [Row("prctl", (38, 1, 0, 0, 0)), Row("setresuid", (-1, 7, 0xFFFFFFFF), optional=True)]
+    parts = Image(image(rows, 9, init=True), processor)
+    numbers = syscall.NUMBERS
+    assert (parts.errors, parts.init) == (9, 1)
+    assert parts.rows == [
+        (numbers["fcntl"], 9, 1, 0, 0, 0, 0, 0),
+        (numbers["prctl"], 38, 1, 0, 0, 0, 0, 0),
+        (numbers["setresuid"], -1, 7, 0xFFFFFFFF, 0, 0, 0, 1),
+    ]
+    assert Image(image([], 9), processor).init == 0
+
+
+@pytest.mark.parametrize("size", range(10))
+def test_bytes_are_passed_by_address_aligned_and_ended_by_a_zero(size):
+    first, second = b"a" * size, b"second"
+    parts = Image(image([Row("mount", (first, second, 0, -1, first))], 3), syscall.MACHINE)
+    addresses = [parts.rows[1][place] for place in (1, 2, 5)]
+    assert parts.rows[1][3:5] == (0, -1)
+    for address, expected in zip(addresses, (first, second, first), strict=True):
+        assert address % 8 == 0
+        assert parts.at(address, len(expected) + 1) == expected + b"\0"
+
+
+@pytest.mark.parametrize("instructions", [1, 2, 600])
+def test_a_filter_is_passed_as_its_sock_fprog(instructions):
+    program = Filter(bytes(index % 251 for index in range(8 * instructions)))
+    parts = Image(image([Row("chdir", (b"/x",)), Row("seccomp", (1, 0, program))], 3), syscall.MACHINE)
+    pointer = parts.rows[2][3]
+    length, address = struct.unpack("<HxxxxxxQ", parts.at(pointer, 16))
+    assert length == instructions
+    assert parts.at(address, 8 * instructions) == program
+    assert parts.at(parts.rows[1][1], 3) == b"/x\0"
+
+
+def test_another_processor_is_refused_by_name(monkeypatch):
+    monkeypatch.setattr(runner_image, "MACHINE", "riscv64")
+    with pytest.raises(UnsupportedError, match="riscv64"):
+        image([], 3)
+
+
+def test_an_unknown_call_is_refused_by_name():
+    with pytest.raises(UnsupportedError, match="no_such_call"):
+        image([Row("no_such_call", ())], 3)
+
+
+def test_a_report_counts_from_the_callers_first_row():
+    assert read_report(struct.pack("<qq", 1, 13)) == (0, 13)
+    assert read_report(struct.pack("<qq", 8, 2)) == (7, 2)
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 15, b"x" * 17])
+def test_what_is_no_report_is_none(data):
+    assert read_report(data) is None
+
+
+def test_the_steps_rows_are_their_calls():
+    slots = Slots()
+    (row,) = CloseDescriptors().rows(slots)
+    assert (row.name, row.arguments) == ("close_range", (3, 0xFFFFFFFF, 4))
+    (row,) = DeathSignal().rows(slots)
+    assert (row.name, row.arguments[:2]) == ("prctl", (1, 9))
+    assert DeathSignal(15).call() == "prctl(PR_SET_PDEATHSIG, 15)"
+
+
+def test_execute_gives_what_enter_takes_and_hides_values():
+    step = Execute("/bin/sh", ("sh", "-c", "echo \udcff"), ("SECRET=abc", "B=2"))
+    assert step.program() == ([b"/bin/sh", b"sh", b"-c", b"echo \xff"], [b"SECRET=abc", b"B=2"])
+    assert "abc" not in step.call()
+    assert "2 variables" in step.call()
+    assert step.rows(Slots()) == []
+    assert step.shell().startswith("exec /bin/sh -c ")
+    assert Execute("/bin/true", ("true",), init=True).shell() == "tini -- /bin/true"
+
+
+def test_the_shell_spelling_of_closing_leaves_three(tmp_path):
+    script = f"exec 5</dev/null 7</dev/null; {CloseDescriptors().shell()}; ls /proc/$$/fd; exit 0"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert not {"5", "7"} & set(done.stdout.split())
+    assert {"0", "1", "2"} <= set(done.stdout.split())
+
+
+def test_strings_with_a_zero_byte_are_refused():
+    with pytest.raises(runner.KernelError, match="zero byte"):
+        runner._vector([b"a", b"b\0c"])
