@@ -114,5 +114,13 @@ def test_help_is_asked_for(line: str) -> None:
     assert raised.value.verb is VERB
 
 
+def test_h_is_help_where_it_is_nothing_else() -> None:
+    verb = Verb("version", "", "A verb without -h.")
+    with pytest.raises(HelpAsked):
+        parse(verb, ["-h"])
+    with pytest.raises(UsageError, match="-h needs a value: NAME"):
+        read("-h")
+
+
 def test_help_after_the_image_is_the_commands() -> None:
     assert read("host --help").rest == ["host", "--help"]

@@ -97,6 +97,7 @@ _DASHES = "\u2010\u2013\u2014\u2212"  # what text processors make of hyphens
 def parse(verb: Verb, words: list[str]) -> Arguments:
     """Read the words after a verb; raises UsageError that names the option, or HelpAsked for --help."""
     known = {name: option for option in (*verb.options, HELP) for name in option.names}
+    known.setdefault("h", HELP)  # unless it means something here, as the host name does for run
     found = Arguments()
     at, end = 0, len(words)
     while at < end:
