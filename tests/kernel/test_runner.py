@@ -91,7 +91,7 @@ def test_rows_pass_numbers_addresses_and_negative_numbers(launch):
     look = "import os; print(os.getcwd(), os.getresgid(), os.getgroups(), open('/proc/self/comm').read().strip())"
     code, report, output = launch(rows, sys.executable, "-I", "-S", "-c", look)
     assert (code, report) == (0, None)
-    assert output == f"/usr/share (0, 123, 0) [7, 4000000000] {Path(sys.executable).name[:15]}\n"
+    assert output == f"/usr/share (0, 123, 123) [7, 4000000000] {Path(sys.executable).name[:15]}\n"
 
 
 # --- What is left open ------------------------------------------------------------------------------------------------

@@ -89,6 +89,7 @@ init:   sub     sp, sp, #160
         mov     x3, #8
         mov     x8, #RT_SIGPROCMASK
         svc     #0
+        tbnz    x0, #63, failed                 // without it no SIGCHLD would ever be seen
 
         // Who leads the session has a terminal of its own, or none: only then may the child have the foreground.
         mov     x0, #0

@@ -100,6 +100,8 @@ init:   sub     $160, %rsp
         xor     %edx, %edx
         mov     $8, %r10d
         syscall
+        test    %rax, %rax                      # without it no SIGCHLD would ever be seen
+        js      failed
 
         # Who leads the session has a terminal of its own, or none: only then may the child have the foreground.
         mov     $GETSID, %eax
