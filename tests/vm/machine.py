@@ -2,6 +2,7 @@
 """A throwaway virtual machine with this machine's files and Debian's own kernel.
 
     python3 tests/vm/machine.py [--timeout SECONDS] [--console] -- COMMAND …
+    python3 tests/vm/machine.py --fetch
 
 What runs in it sees cgroup v2 with all controllers, all capabilities and AppArmor, whatever the kernel outside has. Its
 root is this machine's, read-only, under a writable layer in memory; /tmp, /run, /dev/shm and /var/lib/tarbox are new
@@ -65,8 +66,8 @@ mkdir upper work root
 /sbin/modprobe -d "$MODULES" overlay
 mount -t overlay -o lowerdir=/,upperdir=/run/upper,workdir=/run/work overlay root
 cd root
-mkdir -p .old "lib/modules/$VERSION" var/lib/tarbox
-mount --bind "$MODULES/lib/modules/$VERSION" "lib/modules/$VERSION"
+mkdir -p .old lib/modules var/lib/tarbox
+ln -s "$MODULES/lib/modules/$VERSION" lib/modules/  # no mount: below one, plain users can't lay an overlay over /usr
 mount --move /proc proc
 mount -t sysfs sysfs sys
 mount -t devtmpfs -o mode=755 dev dev
@@ -282,12 +283,18 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=900, help="seconds")
     parser.add_argument("--memory", default="2G")
     parser.add_argument("--console", action="store_true", help="show the machine's console at the end")
-    parser.add_argument("command", nargs="+")
+    parser.add_argument("--fetch", action="store_true", help="only fetch the kernel, if there is none yet")
+    parser.add_argument("command", nargs="*")
     given = parser.parse_args()
     reason = lacks()
     if reason:
         parser.error(reason)
     try:
+        if given.fetch:
+            print(fetch())
+            return 0
+        if not given.command:
+            parser.error("which command?")
         with Machine(given.memory) as machine:
             status, output = machine.run(given.command, given.timeout, os.getcwd())
             sys.stdout.write(output)

@@ -1,0 +1,59 @@
+"""One virtual machine for all tests of this lane, started by the first that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import testhost
+from vm.machine import PROJECT, Machine, MachineError, lacks
+
+# Inside there is no virtual environment: its interpreter is a link, and `sys.prefix` would be looked for at each start.
+PYTHON = os.path.realpath(sys.executable)
+PACKAGES = next((path for path in sys.path if path.endswith("site-packages")), "")
+
+
+class Inside:
+    """Runs programs in the virtual machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    def __call__(self, *command: str, timeout: float = 240) -> tuple[int, str]:
+        """Run a command in the checkout; its exit status and output."""
+        return self.machine.run(list(command), timeout, PROJECT)
+
+    def open_to_plain_users(self) -> None:
+        """Let plain users reach the interpreter and the checkout, which may be in root's home."""
+        folders = {str(folder) for path in (PYTHON, f"{PROJECT}/src") for folder in Path(path).parents}
+        assert self("chmod", "a+rx", *sorted(folders)) == (0, "")
+
+    def python(self, *arguments: str, become: tuple[str, ...] = (), timeout: float = 240) -> tuple[int, str]:
+        """Run this Python with the packages of this virtual environment and tarbox. become: what to start it with."""
+        paths = f"PYTHONPATH={PACKAGES}:{PROJECT}/src"
+        return self(*become, "env", paths, "PYTHONDONTWRITEBYTECODE=1", PYTHON, *arguments, timeout=timeout)
+
+    def tarbox(self, *arguments: str, become: tuple[str, ...] = (), timeout: float = 240) -> tuple[int, str]:
+        """Run the tarbox command of this checkout. become: what to start it with."""
+        return self(*become, PYTHON, "-I", "-S", f"{PROJECT}/src/tarbox/__main__.py", *arguments, timeout=timeout)
+
+
+@pytest.fixture(scope="session")
+def inside(test_host: testhost.TestHost) -> Iterator[Inside]:
+    """The virtual machine, running."""
+    if reason := lacks():
+        pytest.skip(reason)
+    # The tests have no network; the kernel comes from Debian.
+    test_host.outside(sys.executable, str(Path(__file__).with_name("machine.py")), "--fetch", capture_output=True)
+    try:
+        machine = Machine()
+    except MachineError as error:
+        pytest.fail(str(error))
+    with machine:
+        made = Inside(machine)
+        made.open_to_plain_users()
+        yield made
