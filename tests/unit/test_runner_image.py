@@ -151,4 +151,4 @@ def test_the_shell_spelling_of_closing_leaves_three(tmp_path):
 
 def test_strings_with_a_zero_byte_are_refused():
     with pytest.raises(runner.KernelError, match="zero byte"):
-        runner._vector([b"a", b"b\0c"])
+        runner._vectors([b"a"], [b"b\0c"])

@@ -64,10 +64,9 @@ def enter(
     syscall("close_range", 3, _EVERY, CLOSE_RANGE_CLOEXEC, hint="needs Linux 5.11")
     for descriptor in (errors, *keep):
         fcntl.fcntl(descriptor, fcntl.F_SETFD, 0)
-    argument_pointers, argument_memory = _vector(arguments)
-    environment_pointers, environment_memory = _vector(environment)
+    argument_pointers, environment_pointers, memory = _vectors(arguments, environment)
     syscall("execveat", program, b"", argument_pointers, environment_pointers, AT_EMPTY_PATH)
-    del argument_memory, environment_memory  # not reached: they had to live until here
+    del memory  # not reached: it had to live until here
     raise AssertionError("execveat returned without an error")
 
 
@@ -117,8 +116,9 @@ def _fill(descriptor: int, program: bytes) -> None:
     os.fchmod(descriptor, 0o111)
 
 
-def _vector(strings: list[bytes]) -> tuple[bytes, object]:
-    """An array of pointers as execve takes it, and the memory that it points into."""
+def _vectors(arguments: list[bytes], environment: list[bytes]) -> tuple[bytes, bytes, object]:
+    """Two arrays of pointers as execve takes them, and the memory that they point into."""
+    strings = [*arguments, *environment]
     joined = b"\0".join(strings) + b"\0"
     if joined.count(0) != max(1, len(strings)):
         raise KernelError("execve", strings, codes.EINVAL, "arguments and variables can't hold a zero byte")
@@ -129,8 +129,8 @@ def _vector(strings: list[bytes]) -> tuple[bytes, object]:
     for string in strings:
         pointers.append(at.to_bytes(8, "little"))
         at += len(string) + 1
-    pointers.append(bytes(8))
-    return b"".join(pointers), memory
+    count = len(arguments)
+    return b"".join(pointers[:count]) + bytes(8), b"".join(pointers[count:]) + bytes(8), memory
 
 
 class CloseDescriptors(Step):
