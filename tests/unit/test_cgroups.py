@@ -159,7 +159,7 @@ def test_device_rules_are_left_out_where_no_program_may_be_attached():
     ],
 )
 def test_swap_of_version_2_is_counted_by_itself(memory, written):
-    steps = V2("/c", ()).steps("b", {"memory": memory})
+    steps = V2("/c", ("memory",)).steps("b", {"memory": memory})
     assert [f"{step.path[5:]} {step.value}" for step in steps if isinstance(step, WriteControl)] == written
 
 
@@ -232,8 +232,9 @@ def test_what_has_no_effect_is_said():
         "linux.resources.pids is ignored: the pids controller isn't mounted, or can't be written to",
     ]
     assert V1({"pids": "/c"}).warnings({"pids": {"limit": 1}}) == []
-    assert V2("/c", ("memory",)).warnings({"memory": {"limit": 1, "disableOOMKiller": True}}) == [
-        "linux.resources.memory.disableOOMKiller is ignored: cgroup v2 has no such control"
+    assert V2("/c", ("memory",)).warnings({"memory": {"limit": 1, "disableOOMKiller": True}, "rdma": {"x": {}}}) == [
+        "linux.resources.rdma is ignored: there is no control for it here",
+        "linux.resources.memory.disableOOMKiller is ignored: there is no control for it here",
     ]
     hybrid = Hybrid({"memory": "/c/memory"}, "/c/unified", ("pids",), True, "")
     assert hybrid.warnings({"pids": {"limit": 1}, "unified": {"pids.max": "1"}}) == []
@@ -241,6 +242,18 @@ def test_what_has_no_effect_is_said():
     assert "ignored: memory (" in line
     assert "Delegate=yes" in line
     assert Nothing().warnings({"devices": LIMITS["devices"]}) == []
+
+
+def test_a_delegated_group_without_a_controller_ignores_its_limits_and_says_so():
+    backend = V2("/c/mine", ("memory", "pids"), programs=False)
+    resources = {"memory": {"limit": 9}, "cpu": {"cpus": "0", "shares": 512}}
+    assert backend.warnings(resources) == [
+        "cpu.weight can't be set, so this limit is ignored: /c/mine has no cpu controller",
+        "cpuset.cpus can't be set, so this limit is ignored: /c/mine has no cpuset controller",
+    ]
+    assert [step.path for step in backend.steps("box", resources) if isinstance(step, WriteControl)] == [
+        "/c/mine/box/memory.max"
+    ]
 
 
 def test_without_groups_there_is_nothing_to_do_and_no_pausing():
@@ -264,14 +277,25 @@ def test_device_lines_start_at_the_last_rule_for_everything():
         (True, "c", 9, 9, "r"),
         (False, "a", None, None, "mwr"),
         (True, "a", 8, None, "r"),
-        (False, "b", 8, 1, "rw"),
+        (False, "b", 8, None, "rw"),
     )
     assert devices.lines(rules) == (
         ("deny", "a"),
         ("allow", "b 8:* r"),
         ("allow", "c 8:* r"),
-        ("deny", "b 8:1 rw"),
+        ("deny", "b 8:* rw"),
     )
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_version_1_refuses_a_rule_that_it_would_silently_ignore(default):
+    everything = (default, "a", None, None, "rwm")
+    for exception in ("a", 1, None, "rw"), ("c", 1, None, "rwm"), ("c", None, None, "w"):
+        back = (default, "c", 1, 3, "w")
+        with pytest.raises(UnsupportedError, match="can't take back 'c 1:3 w' from the device rule"):
+            devices.lines((everything, (not default, *exception), back))
+    for exception in ("c", 1, 3, "rwm"), ("c", 1, 4, "rwm"), ("b", 1, None, "rwm"), ("c", 1, None, "rm"):
+        assert len(devices.lines((everything, (not default, *exception), back))) == 3
 
 
 def may(rules, kind, major, minor, access):

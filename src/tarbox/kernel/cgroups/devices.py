@@ -10,7 +10,7 @@ man 7 cgroups; https://docs.kernel.org/admin-guide/cgroup-v1/devices.html
 
 from __future__ import annotations
 
-from ...errors import ConfigError
+from ...errors import ConfigError, UnsupportedError
 from ...plan.step import PARENT, Slots, Step
 from .groups import write
 
@@ -75,18 +75,50 @@ def checked(resources: Resources) -> tuple[Rule, ...]:
 
 
 def lines(rules: tuple[Rule, ...]) -> tuple[tuple[str, str], ...]:
-    """The rules as the files of version 1 take them."""
-    return tuple(_line for rule in from_last_sweep(rules) for _line in _written(rule))
+    """The rules as the files of version 1 take them; raises UnsupportedError for what those can't say.
+
+    The kernel keeps one default and a list of exceptions there. An exception goes away only by the very same rule: it
+    would silently ignore a rule that takes back a part of one.
+    """
+    written: list[tuple[str, str]] = []
+    exceptions: list[Rule] = []
+    default = True  # of a new group in a tree whose root allows all
+    for rule in from_last_sweep(rules):
+        if sweeps(rule):
+            default = rule[0]
+        elif rule[0] != default:
+            exceptions += _both_kinds(rule)
+        else:
+            for one in _both_kinds(rule):
+                _check_whole(one, exceptions)
+        written += _written(rule)
+    return tuple(written)
+
+
+def _check_whole(rule: Rule, exceptions: list[Rule]) -> None:
+    for other in exceptions:
+        pairs = list(zip(rule[1:4], other[1:4], strict=True))
+        overlap = all(ours is None or theirs is None or ours == theirs for ours, theirs in pairs)
+        if overlap and rule[1:4] != other[1:4] and set(rule[4]) & set(other[4]):
+            raise UnsupportedError(
+                f"cgroup v1 can't take back '{_text(rule)}' from the device rule '{_text(other)}'",
+                "name each device in a rule of its own",
+            )
+
+
+def _both_kinds(rule: Rule) -> list[Rule]:
+    # "a" means all devices with all access there, whatever follows it: anything less is said for both kinds.
+    return [(rule[0], kind, *rule[2:]) for kind in (("b", "c") if rule[1] == "a" else (rule[1],))]
 
 
 def _written(rule: Rule) -> list[tuple[str, str]]:
-    allow, kind, major, minor, access = rule
-    file = "allow" if allow else "deny"
-    if sweeps(rule):
-        return [(file, "a")]
-    numbers = f"{'*' if major is None else major}:{'*' if minor is None else minor}"
-    # "a" means all devices with all access there, whatever follows it: anything less is said for both kinds.
-    return [(file, f"{one} {numbers} {access}") for one in (("b", "c") if kind == "a" else (kind,))]
+    file = "allow" if rule[0] else "deny"
+    return [(file, "a")] if sweeps(rule) else [(file, _text(one)) for one in _both_kinds(rule)]
+
+
+def _text(rule: Rule) -> str:
+    _, kind, major, minor, access = rule
+    return f"{kind} {'*' if major is None else major}:{'*' if minor is None else minor} {access}"
 
 
 def sweeps(rule: Rule) -> bool:

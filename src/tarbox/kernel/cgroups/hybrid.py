@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from ...errors import UnsupportedError
 from .resources import Events, below
-from .v1 import V1
+from .v1 import KINDS, V1
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,9 +53,12 @@ class Hybrid(V1):
     def warnings(self, resources: Resources) -> list[str]:
         """What of `resources` has no effect here, a line each."""
         rest = self._rest(resources)
-        named = [kind for kind in rest if kind in ("memory", "cpu", "pids", "blockIO")]
-        left = {kind: value for kind, value in resources.items() if kind not in named and kind != "unified"}
+        left = {kind: value for kind, value in resources.items() if kind not in rest}
         return super().warnings(left) + (self._second().warnings(rest) if rest else [])
+
+    def events(self, name: str) -> Events:
+        """What happened in the groups `name`; zeros and None when they are gone."""
+        return super().events(name) if "memory" in self.mounts else self._second().events(name)
 
     def _second(self) -> V2:
         from .v2 import V2
@@ -65,13 +68,8 @@ class Hybrid(V1):
     def _rest(self, resources: Resources) -> Resources:
         """What of `resources` falls to version 2."""
         rest = {"unified": resources["unified"]} if resources.get("unified") else {}
-        for kind, controller, second in (
-            ("memory", "memory", "memory"),
-            ("cpu", "cpu", "cpu"),
-            ("pids", "pids", "pids"),
-            ("blockIO", "blkio", "io"),
-            ("hugepageLimits", "hugetlb", "hugetlb"),
-        ):
+        for kind, controller in KINDS:
+            second = "io" if controller == "blkio" else controller
             if resources.get(kind) and controller not in self.mounts and second in self.controllers:
                 rest[kind] = resources[kind]
         return rest

@@ -43,6 +43,20 @@ def number(resources: Resources, *place: str) -> int | None:
     raise ConfigError("$.linux.resources." + ".".join(place), f"must be a whole number, not {value!r}")
 
 
+_UNAPPLIED = ("network", "rdma", "memory.kernel", "blockIO.weightDevice")
+
+
+def unapplied(resources: Resources, *more: str) -> list[str]:
+    """A warning for each part of `resources` that tarbox knows no control for, on any machine or, with `more`, here."""
+    lines = []
+    for place in (*_UNAPPLIED, *more):
+        kind, _, key = place.partition(".")
+        value = resources.get(kind)
+        if value and (not key or value.get(key)):
+            lines.append(f"linux.resources.{place} is ignored: there is no control for it here")
+    return lines
+
+
 def block_rates(resources: Resources, kind: str) -> Iterator[tuple[str, int]]:
     """The ("major:minor", rate) pairs of one of blockIO's throttle lists."""
     for entry in (resources.get("blockIO") or {}).get(kind) or ():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from . import devices
 from .groups import CopyControl, JoinGroup, MakeGroup, MakeParent, WriteControl, read, read_key
-from .resources import Events, below, block_rates, number
+from .resources import Events, below, block_rates, number, unapplied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # The controllers in which a container gets a group, in the order in which the groups are made. They are removed in the
 # opposite order, the freezer's first: what is frozen wouldn't die, and only the freezer's group can thaw it.
 CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "blkio", "hugetlb", "freezer")
+
+# Which of them a part of the OCI resources needs.
+KINDS = (("memory", "memory"), ("cpu", "cpu"), ("pids", "pids"), ("blockIO", "blkio"), ("hugepageLimits", "hugetlb"))
 
 _NO_SWAP_ACCOUNT = "swap isn't limited: this kernel doesn't account for it (boot it with swapaccount=1)"
 
@@ -92,12 +95,12 @@ class V1:
 
     def warnings(self, resources: Resources) -> list[str]:
         """What of `resources` has no effect here, a line each."""
-        lines = []
+        lines = unapplied(resources)
         if resources.get("unified"):
             lines.append("linux.resources.unified is ignored: it needs cgroup v2")
         lines += [
             f"linux.resources.{kind} is ignored: the {controller} controller isn't mounted, or can't be written to"
-            for kind, controller in (("memory", "memory"), ("cpu", "cpu"), ("pids", "pids"), ("blockIO", "blkio"))
+            for kind, controller in KINDS
             if resources.get(kind) and controller not in self.mounts
         ]
         return lines

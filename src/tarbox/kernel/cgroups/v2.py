@@ -14,7 +14,7 @@ import os
 from ...errors import ConfigError, KernelError, UnsupportedError
 from ...plan.step import PARENT, Slots, Step
 from .groups import JoinGroup, MakeGroup, MakeParent, OpenGroup, WriteControl, read, read_key, write
-from .resources import Events, below, block_rates, number
+from .resources import Events, below, block_rates, number, unapplied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class V2:
         step joins. Raises ConfigError.
         """
         path = self._path(name)
-        writes = self._writes(resources)
+        writes = [one for one in self._writes(resources) if one[0].partition(".")[0] in self.controllers]
         needed = tuple(dict.fromkeys(file.partition(".")[0] for file, _, _ in writes))
         steps: list[Step] = []
         upper = self.root
@@ -137,16 +137,23 @@ class V2:
 
     def warnings(self, resources: Resources) -> list[str]:
         """What of `resources` has no effect here, a line each."""
-        lines = []
-        memory, cpu = resources.get("memory") or {}, resources.get("cpu") or {}
-        for kind, key, value in (
-            ("memory", "swappiness", memory.get("swappiness")),
-            ("memory", "disableOOMKiller", memory.get("disableOOMKiller")),
-            ("cpu", "realtimeRuntime", cpu.get("realtimeRuntime")),
-            ("cpu", "realtimePeriod", cpu.get("realtimePeriod")),
-        ):
-            if value:
-                lines.append(f"linux.resources.{kind}.{key} is ignored: cgroup v2 has no such control")
+        lines = unapplied(
+            resources,
+            "memory.swappiness",
+            "memory.kernelTCP",
+            "memory.disableOOMKiller",
+            "cpu.realtimeRuntime",
+            "cpu.realtimePeriod",
+            "blockIO.leafWeight",
+        )
+        files: dict[str, list[str]] = {}
+        for file, _, _ in self._writes(resources):
+            files.setdefault(file.partition(".")[0], []).append(file)
+        lines += [
+            f"{', '.join(names)} can't be set, so this limit is ignored: {self.root} has no {controller} controller"
+            for controller, names in files.items()
+            if controller not in self.controllers
+        ]
         return lines
 
     def events(self, name: str) -> Events:
