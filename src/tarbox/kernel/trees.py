@@ -1,77 +1,134 @@
-"""Taking a directory tree away.
+"""A directory with everything below it, taken away.
 
-    rm -rf --one-file-system PATH
+    rm -rf --one-file-system DIRECTORY
 
-By directory descriptors: no symlink is followed and no mount point is crossed, whatever lies in the tree.
+Directories are entered by descriptor, one at a time, and left through "..", which must lead back to where we came from.
+So a symlink is removed and never followed, a mount is refused and never emptied, and no tree is too deep.
 
-man 2 unlinkat, man 7 path_resolution
+man 2 unlinkat, man 5 proc_pid_fdinfo
 """
 
 from __future__ import annotations
 
 import os
-from errno import EACCES, ENOTDIR, EPERM
 
-_OPEN = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+from ..errors import StorageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def remove_tree(path: str) -> None:
-    """Remove the directory `path` with everything in it; what is missing is no error. Raises OSError."""
-    above, _, name = path.rstrip("/").rpartition("/")
+    """Remove `path` with all that is in it; nothing is done when it is missing.
+
+    Raises StorageError when a part of it can't be removed, or has a file system mounted on it; what was removed before
+    stays removed.
+    """
+    above, name = os.path.split(path.rstrip("/"))
     try:
-        parent = os.open(above or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        parent = os.open(above or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
         return
-    stack: list[tuple[int, str, list[str] | None]] = [(parent, name, None)]
-    device = -1
+    except OSError as error:
+        raise StorageError(f"can't remove {path}: {error.strerror}") from None
     try:
-        while stack:
-            directory, name, _ = stack[-1]
-            try:
-                opened = _open(directory, name)
-            except FileNotFoundError:
-                stack.pop()
-                continue
-            except OSError as error:
-                if error.errno != ENOTDIR and error.errno != 40:
-                    raise
-                os.unlink(name, dir_fd=directory)
-                stack.pop()
-                continue
-            try:
-                facts = os.fstat(opened)
-                device = facts.st_dev if device < 0 else device
-                if facts.st_dev != device:
-                    raise OSError(EPERM, "is a mount point", name)
-                _empty(opened, device)
-            finally:
-                os.close(opened)
-            os.rmdir(name, dir_fd=directory)
-            stack.pop()
+        _remove(parent, name)
+    except OSError as error:
+        where = f" ({error.filename})" if isinstance(error.filename, str) else ""
+        raise StorageError(f"can't remove {path}: {error.strerror}{where}", "is something in it in use?") from None
     finally:
         os.close(parent)
 
 
-def _open(directory: int, name: str) -> int:
+def _remove(parent: int, name: str) -> None:
+    """Remove `name` in the directory `parent`, and what is in it."""
     try:
-        return os.open(name, _OPEN, dir_fd=directory)
-    except OSError as error:
-        if error.errno != EACCES:
-            raise
-    os.chmod(name, 0o700, dir_fd=directory)
-    return os.open(name, _OPEN, dir_fd=directory)
+        here = _enter(parent, name)
+    except FileNotFoundError:
+        return
+    except OSError:  # a symlink or a file, or a directory that can't be entered: removing it tells which
+        _unlink(parent, name)
+        return
+    mount = _mount_of(here)
+    # One level each: the name in the directory above, that directory's identity, and the names still to be entered.
+    levels: list[tuple[str, tuple[int, int], list[str]]] = [(name, _identity(parent), [])]
+    try:
+        if mount != _mount_of(parent):
+            raise OSError(0, "a file system is mounted there", name)
+        ahead = _empty(here)
+        while levels:
+            if ahead:
+                child = ahead.pop()
+                inner = _enter(here, child)
+                levels.append((child, _identity(here), ahead))
+                here, outer = inner, here
+                os.close(outer)
+                if _mount_of(here) != mount:
+                    raise OSError(0, "a file system is mounted there", child)
+                ahead = _empty(here)
+                continue
+            done, identity, ahead = levels.pop()
+            outer = os.open("..", _ENTER, dir_fd=here)
+            os.close(here)
+            here = outer
+            if _identity(here) != identity:
+                raise OSError(0, "it was moved meanwhile", done)
+            _unlink(here, done, os.rmdir)
+    finally:
+        os.close(here)
 
 
-def _empty(directory: int, device: int) -> None:
-    for entry in list(os.scandir(directory)):
-        if entry.is_dir(follow_symlinks=False):
-            inner = _open(directory, entry.name)
-            try:
-                if os.fstat(inner).st_dev != device:
-                    raise OSError(EPERM, "is a mount point", entry.name)
-                _empty(inner, device)
-            finally:
-                os.close(inner)
-            os.rmdir(entry.name, dir_fd=directory)
+def _empty(here: int) -> list[str]:
+    """Unlink all in the directory but its directories, whose names are returned."""
+    inner = []
+    with os.scandir(here) as found:
+        entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
+    for name, is_directory in entries:
+        if is_directory:
+            inner.append(name)
         else:
-            os.unlink(entry.name, dir_fd=directory)
+            _unlink(here, name)
+    return inner
+
+
+def _unlink(parent: int, name: str, unlink: Callable[..., None] = os.unlink) -> None:
+    try:
+        unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    except PermissionError:
+        # A directory of ours without write permission. Root needs none, so there it means something else.
+        if os.geteuid() == 0:
+            raise
+        os.chmod(f"/proc/self/fd/{parent}", 0o700)
+        unlink(name, dir_fd=parent)
+
+
+def _enter(parent: int, name: str) -> int:
+    try:
+        return os.open(name, _ENTER, dir_fd=parent)
+    except PermissionError:
+        handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            os.chmod(f"/proc/self/fd/{handle}", 0o700)
+            return os.open(f"/proc/self/fd/{handle}", _ENTER & ~os.O_NOFOLLOW)
+        finally:
+            os.close(handle)
+
+
+def _identity(directory: int) -> tuple[int, int]:
+    found = os.fstat(directory)
+    return found.st_dev, found.st_ino
+
+
+def _mount_of(directory: int) -> bytes:
+    """The number of the mount that a descriptor was opened in; a bind mount of the same disk has another."""
+    file = os.open(f"/proc/self/fdinfo/{directory}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = os.read(file, 4096)
+    finally:
+        os.close(file)
+    return text.partition(b"mnt_id:")[2].split(b"\n", 1)[0]

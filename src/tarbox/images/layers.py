@@ -1,0 +1,175 @@
+"""Where unpacked images live in the data root, and how a run finds its own without reading it.
+
+    DATA/layers/sha256-HEX/fs       an unpacked tree; HEX is the digest of the uncompressed archive (the OCI's diff_id)
+    DATA/layers/sha256-HEX/layer    what is known of it: lines of NAME VALUE
+    DATA/sources/KEY                a symlink to the layer that came from a file or a URL
+    DATA/scratch/NAME               what is being unpacked; put in place by rename: all of it or nothing
+
+KEY is made from what stat(2) says of a file, or from a URL, never from contents: to find costs a stat and an open.
+Everything is for the owner alone: an old image's set-user-ID programs must not be there for others to execute.
+
+man 1 tar, man 2 rename, man 2 flock
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+
+from ..errors import ArchiveError, ImageNotFoundError, StorageError
+from ..plan.step import PARENT, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..plan.step import Slots
+
+
+class Layer:
+    """An unpacked layer. tree: the path of its files. digest: "sha256:HEX" of the uncompressed archive.
+
+    architecture: of its programs, in Go's and the OCI's words, "" where that couldn't be told.
+    """
+
+    __slots__ = ("architecture", "digest", "entries", "size", "source_digest", "tree")
+
+    def __init__(self, path: str, facts: dict[str, str]) -> None:
+        self.tree = path + "/fs"
+        self.digest = facts["digest"]
+        self.source_digest = facts["source-digest"]
+        self.size = int(facts["size"])
+        self.entries = int(facts["entries"])
+        self.architecture = facts.get("architecture", "")
+
+
+class Layers:
+    """The unpacked layers below one data root. data: its path."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: str) -> None:
+        self.data = os.path.abspath(data)
+
+    def find(self, source: str) -> Layer | None:
+        """The layer that was unpacked from `source`, None when it wasn't yet; raises ImageNotFoundError without source.
+
+        source: a path, or an http or https URL.
+        """
+        return self.read(self.link(source))
+
+    def place(self, source: str) -> str:
+        """The path at which the files of `source` are once it is unpacked."""
+        return self.link(source) + "/fs"
+
+    def link(self, source: str) -> str:
+        """The path of the symlink for `source`."""
+        return f"{self.data}/sources/{key(source)}"
+
+    def unpack(self, source: str) -> Unpack:
+        """The step that brings `source` to its place."""
+        return Unpack(source, self.place(source), f"{self.data}/scratch/unpack-{os.getpid()}-{time.monotonic_ns()}")
+
+    def read(self, path: str) -> Layer | None:
+        """The layer that the directory `path`, or the symlink there, holds; None when none does."""
+        try:
+            file = os.open(path + "/layer", os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StorageError(f"can't read the layer {path}: {error.strerror}") from None
+        try:
+            text = os.read(file, 4096).decode("utf-8", "replace")
+        finally:
+            os.close(file)
+        facts = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
+        try:
+            return Layer(os.path.realpath(path), facts)
+        except (KeyError, ValueError):
+            return None
+
+
+def is_url(source: str) -> bool:
+    """Whether the source is to be downloaded."""
+    return source.startswith(("http://", "https://"))
+
+
+def key(source: str) -> str:
+    """The name of a source below `sources`; raises ImageNotFoundError when there is no such file."""
+    if is_url(source):
+        plain = source.replace("%", "%25").replace("/", "%2f").replace("\0", "%00")
+        if len(os.fsencode(plain)) <= 240:
+            return "url-" + plain
+        from hashlib import sha256
+
+        return "url-sha256-" + sha256(os.fsencode(source)).hexdigest()
+    try:
+        return file_key(os.stat(source))
+    except OSError as error:
+        raise ImageNotFoundError(f"can't read {source}: {error.strerror}") from None
+
+
+def file_key(found: os.stat_result) -> str:
+    """The name of a file below `sources`: it changes when the file does, though nobody reads it."""
+    numbers = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return "file-" + "-".join(f"{value:x}" for value in numbers)
+
+
+def open_file(source: str) -> int:
+    """A descriptor of the archive `source`, which must be a regular file; raises ArchiveError or ImageNotFoundError."""
+    try:
+        file = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise ImageNotFoundError(f"can't read {source}: {error.strerror}") from None
+    mode = os.fstat(file).st_mode
+    if stat.S_ISREG(mode):
+        return file
+    os.close(file)
+    what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+    raise ArchiveError(f"{source} is {what}, not an archive")
+
+
+class Unpack(Step):
+    """Unpack the archive `source` into the store, unless that was done by now.
+
+    place: where its files will be (`Layers.place`). scratch: a directory, not there yet, to do it in.
+    """
+
+    __slots__ = ("place", "scratch", "source")
+
+    phase = "image"
+    why = "the image is an archive; it is unpacked once and then shared, read only, by all containers of it"
+    man = "tar(1)"
+
+    def __init__(self, source: str, place: str, scratch: str, by: str = PARENT) -> None:
+        super().__init__(by)
+        self.source = source
+        self.place = place
+        self.scratch = scratch
+
+    def record(self) -> tuple[tuple[str, str], ...]:
+        return (("tree", self.scratch),)
+
+    def apply(self, slots: Slots) -> None:
+        from .store import unpack
+
+        for line in unpack(self.source, os.path.dirname(self.place), self.scratch):
+            slots.warn(line)
+
+    def call(self) -> str:
+        return (
+            f'openat2(dirfd, "NAME", RESOLVE_IN_ROOT), write, fchown, fsetxattr, fchmod, utimensat for each file of '
+            f'{self.source}; syncfs(dirfd); rename("{self.scratch}", "DATA/layers/sha256-DIGEST")'
+        )
+
+    def shell(self) -> str:
+        from shlex import quote
+
+        tree, target, link = self.scratch + "/fs", self.place, os.path.dirname(self.place)
+        unpack = f"tar --numeric-owner --xattrs --xattrs-include='*' -xpf {quote(self.source)} -C {quote(tree)}"
+        if is_url(self.source):
+            downloaded = quote(self.scratch + "/download")
+            unpack = f"curl -fLo {downloaded} {quote(self.source)} && " + unpack.replace(quote(self.source), downloaded)
+        return (
+            f"[ -e {quote(target)} ] || {{ mkdir -p -m 700 {quote(tree)} {quote(os.path.dirname(link))} && {unpack} && "
+            f"mv {quote(self.scratch)} {quote(link)}; }}"
+        )
