@@ -327,6 +327,28 @@ def test_random_profiles_answer_as_a_plain_look_up_would():
                     assert answer(program, nr, architecture) == (errno(listed[name]) if name in listed else ALLOW)
 
 
+def test_random_conditions_answer_as_plain_comparisons_would():
+    chance = random.Random(11)
+    for _ in range(150):
+        rules, plain = [], []
+        for code in range(2, chance.choice([3, 4, 6])):
+            places = chance.sample(range(6), chance.choice([1, 2, 3]))
+            conditions = [
+                (i, chance.choice(list(COMPARISONS)), chance.choice(EDGES), chance.choice(EDGES)) for i in places
+            ]
+            rules.append(rule("dup2", *conditions, action="SCMP_ACT_ERRNO", errnoRet=code))
+            plain.append(conditions)
+        program = made(*rules, default="SCMP_ACT_ALLOW")
+        for _ in range(40):
+            given = [chance.choice(EDGES) for _ in range(6)]
+            held = [
+                errno(code)
+                for code, conditions in enumerate(plain, 2)
+                if all(COMPARISONS[operator](given[i], value, second) for i, operator, value, second in conditions)
+            ]
+            assert answer(program, 33, "x86_64", *given) == (held[0] if held else ALLOW)
+
+
 # --- What is wrong in a profile --------------------------------------------------------------------------------------
 
 

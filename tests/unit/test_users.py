@@ -78,8 +78,8 @@ def test_numbers_need_no_files(spec):
 
 @pytest.mark.parametrize(
     "spec",
-    ["4294967296", "2147483648", "-1", "+1", "+0", "-0", "\uff11", "\u0663", "99999999999999999999", "9" * 5000, "0:4294967295",
-     "0:-1", "0:+5", "0:\uff11", "4294967295"],
+    ["4294967296", "2147483648", "-1", "+1", "+0", "-0", "\uff11", "\u0663", "99999999999999999999", "9" * 5000,
+     "0:4294967295", "0:-1", "0:+5", "0:\uff11", "4294967295"],
 )  # fmt: skip
 def test_numbers_that_are_no_ids_are_refused(spec):
     with pytest.raises(UsageError, match=r"can't be the id of a (user|group)") as caught:
