@@ -234,16 +234,9 @@ class UseStreams(Step):
     def apply(self, slots: Slots) -> None:
         uid = slots.found.get("uid")
         owner = uid if isinstance(uid, int) else 0
-        call: tuple[str, tuple[object, ...]] = ("setsid", ())
-        try:
-            if os.getsid(0) != os.getpid():
-                os.setsid()
-            call = ("ioctl", ("terminal", "TIOCSCTTY")) if self.terminal else ("fstat", ("stdin, stdout, stderr",))
-            streams = self._open_terminal(slots, owner) if self.terminal else self._open_pipes(slots, owner)
-            call = ("dup2", ("stdin, stdout, stderr", "0, 1, 2"))
-            _put_in_place(streams)
-        except OSError as error:
-            raise KernelError(*call, error.errno or 0) from None
+        if os.getsid(0) != os.getpid():
+            os.setsid()
+        _put_in_place(self._open_terminal(slots, owner) if self.terminal else self._open_pipes(slots, owner))
 
     def _open_terminal(self, slots: Slots, owner: int) -> list[int]:
         terminal = slots.take("terminal")

@@ -1,0 +1,83 @@
+"""A session around a plain process in the place of a container, to test it without the rest of the engine.
+
+    python -I tests/foreground.py [-i] [-t] [--timeout S] [--hangup S] [--fail-to-thaw] -- COMMAND ARGUMENT…
+
+It does what the engine does: blocks all signals, makes the process, and lets the session serve it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+MAIN = Path(__file__).resolve()
+
+
+def command(*arguments: str | Path, options: str = "") -> list[str]:
+    """The command line that runs `arguments` in a session with these options."""
+    return [sys.executable, "-I", str(MAIN), *options.split(), "--", *map(str, arguments)]
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("-i", dest="interactive", action="store_true")
+    parser.add_argument("-t", dest="terminal", action="store_true")
+    parser.add_argument("--timeout", type=float)
+    parser.add_argument("--hangup", type=float)
+    parser.add_argument("--fail-to-thaw", action="store_true")
+    parser.add_argument("command", nargs="+")
+    return parser.parse_args()
+
+
+def main() -> int:
+    from tarbox.engine import session
+    from tarbox.errors import UsageError
+    from tarbox.kernel import signals
+    from tarbox.kernel.terminal import OpenConsole, UseStreams
+    from tarbox.plan.step import Slots
+
+    asked = _parse()
+    if asked.hangup is not None:
+        session._HANGUP_SECONDS = asked.hangup
+    try:
+        ours = session.Session(asked.interactive, asked.terminal)
+    except UsageError as error:
+        print(f"tarbox: {error}", file=sys.stderr)
+        return 125
+    signals.block_all()
+    slots = Slots()
+    slots.descriptors.update(ours.slots())
+    slots.give("root", os.open("/", os.O_PATH | os.O_DIRECTORY))
+    if asked.terminal:
+        OpenConsole().apply(slots)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            UseStreams(asked.interactive, asked.terminal).apply(slots)
+            for number in signals.ignored():
+                signal.signal(number, signal.SIG_DFL)
+            signals.set_mask(bytes(8))
+            os.execvp(asked.command[0], asked.command)
+        finally:
+            os._exit(127)
+    if asked.terminal:
+        os.close(slots.take("terminal"))
+
+    def fail() -> None:
+        raise RuntimeError("it can't be thawed")
+
+    hooks = {"freeze": lambda: None, "thaw": fail} if asked.fail_to_thaw else {}
+    console = slots.take("console") if asked.terminal else None
+    return ours.run(pid, os.pidfd_open(pid), console, timeout=asked.timeout, **hooks)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(MAIN.parent.parent / "src"))
+    from tarbox.engine.streams import open_missing
+
+    open_missing()
+    code = main()
+    os._exit(code)
