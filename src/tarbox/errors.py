@@ -90,8 +90,8 @@ class CommandNotExecutableError(CommandError):
 class KernelError(TarboxError):
     """A system call failed.
 
-    call: its name. arguments: as passed, for people; None when `call` shows them already. errno: the kernel's number. shell: the command line that
-    does the same, where there is one.
+    call: its name. arguments: as passed, for people; None when `call` shows them already. errno: the kernel's number.
+    shell: the command line that does the same, where there is one.
     """
 
     def __init__(

@@ -17,6 +17,7 @@ from ..plan.journal import Journal, sweep
 from ..plan.step import CHILD, PARENT, Slots
 from ..runtime import launch
 from ..runtime.planner import Beside, plan
+from ..spec.validation import validate
 from .config import config, seccomp_of, user_of
 from .files import WriteFiles, names_of, render
 from .machine import read_machine
@@ -44,7 +45,7 @@ class Container:
         self.beside = beside
         self.plan = planned
         self.name = made["linux"]["cgroupsPath"].strip("/")
-        self.warnings = beside.cgroups.warnings(made["linux"].get("resources") or {})
+        self.warnings = beside.cgroups.warnings({**(made["linux"].get("resources") or {})})
 
 
 def run(options: RunOptions, root: str | None = None, observe: Observer | None = None) -> int:
@@ -72,17 +73,21 @@ def explain(options: RunOptions, root: str | None = None) -> str:
     from ..plan.explain import render as explained
 
     given = ("stdin", "stdout", "stderr") if not options.tty else ()
-    container = prepare(options, Roots(root), given)
+    container = prepare(options, Roots(root), given, keep=False)
     return explained(container.plan, container.id)
 
 
-def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...]) -> Container:
-    """Plan a container: read what has to be known of the machine, and decide; nothing is changed."""
+def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: bool = True) -> Container:
+    """Plan a container: read what has to be known of the machine, and decide.
+
+    given: the slots that the session fills. keep: whether what was computed (a compiled filter) may be kept on disk.
+    """
     found = source.find(options.image, options.rootfs)
     image = found.config()
     machine = read_machine(devices=options.privileged)
     id = os.urandom(32).hex()
     made = config(options, image, id, machine, found.root())
+    validate(made)
     facts = cgroups.detect()
     beside = Beside(cgroups.pick(facts), facts.v1)
     beside.privileged = machine.uid == 0
@@ -93,7 +98,7 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...]) -> Contai
     _own_files(options, made, beside, machine, f"{roots.state}/{id}")
     beside.user = user_of(options, image)
     beside.extra_groups = tuple(options.group_add)
-    beside.filter = _filter(options, made, roots)
+    beside.filter = _filter(options, made, roots, keep)
     beside.interactive = options.interactive
     beside.init = options.init
     beside.ignored = signals.ignored()
@@ -197,7 +202,7 @@ def _own_files(options: RunOptions, made: Config, beside: Beside, machine: Machi
     ]
 
 
-def _filter(options: RunOptions, made: Config, roots: Roots) -> tuple[str, bytes, int] | None:
+def _filter(options: RunOptions, made: Config, roots: Roots, keep: bool) -> tuple[str, bytes, int] | None:
     profile = seccomp_of(options)
     if profile == "unconfined":
         return None
@@ -205,7 +210,7 @@ def _filter(options: RunOptions, made: Config, roots: Roots) -> tuple[str, bytes
     from ..kernel.seccomp import load
 
     bounding = made["process"]["capabilities"].get("bounding") or []
-    program, flags = load(profile, mask(bounding), roots.cache)
+    program, flags = load(profile, mask(bounding), roots.cache, keep)
     return profile, program, flags
 
 

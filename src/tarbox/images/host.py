@@ -9,7 +9,7 @@ secrets of /etc (all that not everybody may read, and what goes by the name of a
 from __future__ import annotations
 
 import os
-from stat import S_ISDIR, S_ISLNK, S_IMODE
+from stat import S_IMODE, S_ISDIR, S_ISLNK
 
 from ..errors import StorageError
 from ..kernel.mounts import AttachTree, MountMemory, OpenTree

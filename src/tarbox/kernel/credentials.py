@@ -10,6 +10,7 @@ man 7 credentials, man 2 setresuid, man 2 setgroups, man 2 PR_SET_KEEPCAPS
 
 from __future__ import annotations
 
+from ..errors import UnsupportedError
 from ..plan.step import CHILD, RUNNER, Row, Step
 from ..spec import users
 from . import paths
@@ -25,20 +26,22 @@ LARGEST_FILE = 4 << 20  # bytes of /etc/passwd and /etc/group: some 80,000 users
 class LookUpUser(Step):
     """Find a user's ids, groups and home in the container's own /etc/passwd and /etc/group.
 
-    spec: as for `--user`. extra_groups: as for `--group-add`. Takes the descriptor "root" of the container's root;
+    spec: as for `--user`. extra_groups: as for `--group-add`. root_only: whether 0 is the only id that the container's
+    user namespace has. Takes the descriptor "root" of the container's root;
     finds "uid", "gid", "groups" and "home".
     """
 
-    __slots__ = ("extra_groups", "spec")
+    __slots__ = ("extra_groups", "root_only", "spec")
 
     phase = "root"
     why = "Names of users are the image's own; the kernel knows numbers only."
     man = "passwd(5)"
 
-    def __init__(self, spec: str, extra_groups: tuple[str, ...] = (), by: str = CHILD) -> None:
+    def __init__(self, spec: str, extra_groups: tuple[str, ...] = (), root_only: bool = False, by: str = CHILD) -> None:
         super().__init__(by)
         self.spec = spec
         self.extra_groups = extra_groups
+        self.root_only = root_only
 
     def takes(self) -> tuple[str, ...]:
         return ("root",)
@@ -49,6 +52,11 @@ class LookUpUser(Step):
     def apply(self, slots: Slots) -> None:
         root = slots.take("root")
         user = users.find(self.spec, _read(root, "etc/passwd"), _read(root, "etc/group"), self.extra_groups)
+        if self.root_only and (user.uid or user.gid):
+            raise UnsupportedError(
+                f"--user {self.spec}: a container of a plain user has one id, 0, which is that user outside",
+                "leave --user out, or run tarbox as root",
+            )
         slots.found["uid"] = user.uid
         slots.found["gid"] = user.gid
         slots.found["groups"] = user.groups

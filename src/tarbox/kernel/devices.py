@@ -2,8 +2,8 @@
 
     mknod -m 666 /dev/null c 1 3        ln -s /proc/self/fd /dev/fd
 
-A node is a pair of numbers that the kernel understands; making one needs a privilege that a user namespace doesn't give,
-so a plain user's container gets the host's own nodes, mounted one by one.
+A node is a pair of numbers that the kernel understands; making one needs a privilege that a user namespace doesn't
+give, so a plain user's container gets the host's own nodes, mounted one by one.
 
 man 2 mknod, man 4 null
 """

@@ -3,8 +3,8 @@
     mount --bind /dev/null /proc/kcore        mount --bind -o ro /proc/sys /proc/sys
 
 Some files there aren't covered by any namespace. A file is hidden under the null device, a directory under an empty
-read-only tmpfs; what may be read but not written is mounted on itself, read only. The null device is the host's own, and
-checked to be it: the container's /dev is the image's to arrange.
+read-only tmpfs; what may be read but not written is mounted on itself, read only. The null device is the host's own,
+and checked to be it: the container's /dev is the image's to arrange.
 
 man 5 proc, man 2 open_tree
 """

@@ -3,8 +3,8 @@
     mount -t tmpfs -o size=64m,mode=1777 shm /dev/shm        mount --bind -o ro SOURCE TARGET        findmnt
 
 A mount has three parts here, each its own call: a tree (made by `fsopen`/`fsmount`, or cloned from a directory by
-`open_tree`), its attributes (`mount_setattr`), and the place where it's attached (`move_mount`). A tree that isn't attached
-yet is seen by nobody. Targets are opened inside the container's root by descriptor, so no symlink in an image can
+`open_tree`), its attributes (`mount_setattr`), and the place where it's attached (`move_mount`). A tree that isn't
+attached yet is seen by nobody. Targets are opened inside the container's root by descriptor, so no symlink in an image can
 move a mount elsewhere.
 
 man 2 fsopen, man 2 open_tree, man 2 mount_setattr, man 2 move_mount, man 7 mount_namespaces
@@ -96,7 +96,8 @@ def set_attributes(
         try:
             syscall("mount_setattr", tree, b"", AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), wanted, len(wanted))
         except KernelError as error:
-            shown = ",".join((*attributes, *(f"-{name}" for name in cleared), propagation)).strip(",")
+            words = [*attributes, *[f"-{name}" for name in cleared], propagation]
+            shown = ",".join(word for word in words if word)
             hint = _OLD_KERNEL if error.errno == ENOSYS else ""
             raise KernelError("mount_setattr", (shown,), error.errno, hint) from None
 
@@ -173,7 +174,7 @@ class OpenTree(Step):
         try:
             set_attributes(tree, self.attributes, self.cleared, self.propagation, self.recursively and self.recursive)
         except KernelError as error:
-            raise KernelError(error.call, (self.source, *error.arguments), error.errno, error.hint) from None
+            raise KernelError(error.call, (self.source, *(error.arguments or ())), error.errno, error.hint) from None
 
     def call(self) -> str:
         clone = f'open_tree("{self.source}", OPEN_TREE_CLONE{"|AT_RECURSIVE" if self.recursive else ""})'

@@ -78,7 +78,8 @@ class Spawn(Step):
         pidfd = buffer(4)
         wanted = flags(self.namespaces) | _CLONE_PIDFD | (_CLONE_INTO_CGROUP if self.cgroup else 0)
         group = slots.take("cgroup") if self.cgroup else 0
-        # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, its size, cgroup
+        # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, its size, tls, set_tid, its size,
+        # cgroup
         fields = (wanted, addressof(pidfd), 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, group)
         pid = forking_syscall("clone3", b"".join(field.to_bytes(8, "little") for field in fields), 88)
         if pid:
@@ -130,7 +131,7 @@ class DieWithParent(Step):
 
 
 class FileMask(Step):
-    """Set the file mode creation mask."""
+    """Set the file mode creation mask: 0 while directories and nodes are made, the program's own at the end."""
 
     __slots__ = ("mask",)
 

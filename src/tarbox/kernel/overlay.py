@@ -2,8 +2,8 @@
 
     mount -t overlay overlay -o lowerdir=/lower,upperdir=/upper,workdir=/work /merged
 
-What is changed is first copied up; what is deleted is covered by a "whiteout" in the upper directory. So many containers
-share one unpacked image, and a new one costs two empty directories.
+What is changed is first copied up; what is deleted is covered by a "whiteout" in the upper directory. So many
+containers share one unpacked image, and a new one costs two empty directories.
 
 man 5 overlayfs (Documentation/filesystems/overlayfs.rst)
 """
@@ -133,8 +133,7 @@ class OpenOverlay(Step):
         except KernelError as error:  # before Linux 6.5: one list for all, in one short value
             if error.errno != EINVAL or not os.path.isdir(self.lower[0]):
                 raise
-            for layer in self.lower:
-                opened.append(os.open(layer, os.O_PATH | os.O_CLOEXEC))
+            opened += [os.open(layer, os.O_PATH | os.O_CLOEXEC) for layer in self.lower]
             self._set(context, "lowerdir", ":".join(f"/proc/self/fd/{at}" for at in opened[1:]), opened)
 
     @staticmethod

@@ -2,8 +2,8 @@
 
     cd NEW_ROOT; pivot_root . .; umount -l .
 
-`chroot` only moves the starting point: the old root is still mounted, and a privileged process can climb back to it. After
-`pivot_root` and the unmounting of what was the root before, there is nothing left to climb back to.
+`chroot` only moves the starting point: the old root is still mounted, and a privileged process can climb back to it.
+After `pivot_root` and the unmounting of what was the root before, there is nothing left to climb back to.
 
 man 2 pivot_root
 """

@@ -34,11 +34,12 @@ _SECCOMP_SET_MODE_FILTER = 1
 _FLAG_BYTES = 8  # a kept file is the program and then the flags
 
 
-def load(profile: str, capabilities: int, cache: str) -> tuple[bytes, int]:
+def load(profile: str, capabilities: int, cache: str, keep: bool = True) -> tuple[bytes, int]:
     """The program of a profile and the flags to load it with, from the cache or compiled and put there.
 
     profile: "default", or the path of a JSON file in Docker's or the OCI's form. capabilities: the bounding set of the
-    container. cache: a directory of one's own, made when missing; where it can't be used, nothing is kept. Raises
+    container. cache: a directory of one's own, made when missing; where it can't be used, nothing is kept.
+    keep: False leaves the cache as it is. Raises
     UsageError for a file that can't be read and ConfigError for what is wrong in it.
     """
     path = _DEFAULT_PROFILE if profile == DEFAULT else profile
@@ -55,7 +56,7 @@ def load(profile: str, capabilities: int, cache: str) -> tuple[bytes, int]:
         program, flags = _compile(path, _read_all(descriptor, path), capabilities)
     finally:
         os.close(descriptor)
-    if kept:
+    if kept and keep:
         _keep(kept, program + flags.to_bytes(_FLAG_BYTES, "little"))
     return program, flags
 

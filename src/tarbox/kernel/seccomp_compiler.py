@@ -333,14 +333,48 @@ def _merged(ranges: list[tuple[int, Outcome]]) -> list[tuple[int, Outcome]]:
 
 
 def _tree(ranges: Sequence[tuple[int, Outcome]], default: int) -> list[Instruction]:
-    if len(ranges) == 1:
-        return _leaf(ranges[0][1], default)
+    """A tree over ranges: small ones share their leaves, larger ones are two halves side by side."""
+    block = _block(ranges, default) if len(ranges) <= 250 else None
+    if block is not None:
+        return block
     middle = len(ranges) // 2
     lower, upper = _tree(ranges[:middle], default), _tree(ranges[middle:], default)
     start = ranges[middle][0]
     if len(lower) <= 255:
         return [(_JGE, len(lower), 0, start), *lower, *upper]
     return [(_JGE, 0, 1, start), (_JA, 0, 0, len(lower)), *lower, *upper]
+
+
+def _block(ranges: Sequence[tuple[int, Outcome]], default: int) -> list[Instruction] | None:
+    """A tree of comparisons and then its leaves, each once; None where a jump would be too far for eight bits."""
+    comparisons: list[tuple[int, int, int]] = []  # a start, and where to go from it up and below it
+    leaves: dict[Outcome, int] = {}
+    code: list[Instruction] = []
+
+    def leaf(outcome: Outcome) -> int:
+        if outcome not in leaves:
+            leaves[outcome] = len(code)
+            code.extend(_leaf(outcome, default))
+        return len(ranges) - 1 + leaves[outcome]
+
+    def node(first: int, last: int) -> int:
+        """Where the tree over these ranges begins, counted from the start of the block."""
+        if first == last:
+            return leaf(ranges[first][1])
+        middle = (first + last + 1) // 2
+        place = len(comparisons)
+        comparisons.append((0, 0, 0))
+        lower = node(first, middle - 1)
+        comparisons[place] = (ranges[middle][0], node(middle, last), lower)
+        return place
+
+    node(0, len(ranges) - 1)
+    made: list[Instruction] = []
+    for place, (start, upper, lower) in enumerate(comparisons):
+        made.append((_JGE, upper - place - 1, lower - place - 1, start))
+    if any(if_true > 255 or if_false > 255 for _, if_true, if_false, _ in made):
+        return None
+    return [*made, *code]
 
 
 def _unless(test: tuple[int, int], block: list[Instruction]) -> list[Instruction]:

@@ -5,8 +5,6 @@ tarbox explain run IMAGE COMMAND
 
 from __future__ import annotations
 
-from textwrap import wrap
-
 from .step import CHILD, PARENT, RUNNER
 
 TYPE_CHECKING = False
@@ -68,7 +66,13 @@ def _step(number: int, step: Step, id: str) -> list[str]:
 
 
 def _folded(first: str, text: str, later: str) -> list[str]:
+    """The text in lines of at most the width, broken at spaces; `first` and `later` stand before them."""
     printable = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in text)
-    return wrap(
-        printable, _WIDTH, initial_indent=first, subsequent_indent=later, break_long_words=False, break_on_hyphens=False
-    )
+    lines, line = [], first
+    for number, word in enumerate(printable.split(" ")):
+        if number and len(line) + 1 + len(word) > _WIDTH:
+            lines.append(line)
+            line = later + word
+        else:
+            line += f" {word}" if number else word
+    return [*lines, line]

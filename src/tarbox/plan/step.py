@@ -27,7 +27,7 @@ PHASES = ("image", "host", "namespaces", "filesystem", "root", "privileges", "ex
 
 
 class Filter(bytes):
-    """A seccomp program: 8 bytes an instruction. As an argument of a `Row` it passes the address of its `sock_fprog`."""
+    """A seccomp program, 8 bytes an instruction. In a `Row` it stands for the address of its `sock_fprog`."""
 
     __slots__ = ()
 

@@ -32,6 +32,7 @@ from .mount_options import MountOptions
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from ..kernel.cgroups import Backend
     from ..plan.step import Step
@@ -42,6 +43,7 @@ DEVICES = (
     ("/dev/null", "c", 1, 3), ("/dev/zero", "c", 1, 5), ("/dev/full", "c", 1, 7), ("/dev/random", "c", 1, 8),
     ("/dev/urandom", "c", 1, 9), ("/dev/tty", "c", 5, 0),
 )  # fmt: skip
+DEFAULT_MASK = 0o022
 _BORN_WITH = ("user", "pid")  # a process can't move itself into these as a whole
 
 
@@ -95,10 +97,11 @@ def plan(config: Config, beside: Beside) -> Plan:
         *(step for step in root if step.by == CHILD),
         *_console(terminal),
         *_covers(linux),
-        *([LookUpUser(beside.user, beside.extra_groups)] if beside.user is not None else []),
+        *([LookUpUser(beside.user, beside.extra_groups, not beside.privileged)] if beside.user is not None else []),
         *([ReadOnlyRoot()] if config["root"].get("readonly") else []),
         PivotRoot(),
         Enter(process["cwd"]),
+        FileMask(_mask(process)),
         *_limits(process),
         FindProgram(process["args"][0], _variable(process, "PATH")),
         _streams(beside.interactive, terminal),
@@ -110,7 +113,8 @@ def plan(config: Config, beside: Beside) -> Plan:
 def _groups(linux: Linux, beside: Beside) -> list[Step]:
     """The control groups: made and limited from outside, joined by the process itself."""
     name = linux.get("cgroupsPath", "").strip("/")
-    return beside.cgroups.steps(name, linux.get("resources") or {}, into=not beside.v1)
+    resources: dict[str, Any] = {**(linux.get("resources") or {})}
+    return beside.cgroups.steps(name, resources, into=not beside.v1)
 
 
 def _process(linux: Linux, namespaces: tuple[str, ...], beside: Beside) -> list[Step]:
@@ -132,7 +136,7 @@ def _process(linux: Linux, namespaces: tuple[str, ...], beside: Beside) -> list[
 
 def _map(linux: Linux, key: str) -> tuple[tuple[int, int, int], ...]:
     rows = linux.get(key) or []
-    return tuple((row["containerID"], row["hostID"], row["size"]) for row in rows)  # type: ignore[index, attr-defined]
+    return tuple((row["containerID"], row["hostID"], row["size"]) for row in rows)  # type: ignore[attr-defined]
 
 
 def _names(config: Config, linux: Linux, namespaces: tuple[str, ...]) -> list[Step]:
@@ -246,6 +250,11 @@ def _covers(linux: Linux) -> list[Step]:
     if linux.get("maskedPaths"):
         steps.append(MaskPaths(tuple(linux["maskedPaths"])))
     return steps
+
+
+def _mask(process: Process) -> int:
+    user = process.get("user")
+    return user.get("umask", DEFAULT_MASK) if user else DEFAULT_MASK
 
 
 def _limits(process: Process) -> list[Step]:
