@@ -32,15 +32,23 @@ _COMMON = {
 _NUMBERS = {
     "x86_64": {
         "write": 1, "close": 3, "rt_sigaction": 13, "rt_sigprocmask": 14, "ioctl": 16, "dup2": 33, "socket": 41,
-        "sendmsg": 46, "recvmsg": 47, "socketpair": 53, "getpid": 39, "clone": 56, "execve": 59, "kill": 62, "fcntl": 72, "chdir": 80, "fchdir": 81, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capget": 125, "capset": 126, "personality": 135, "pivot_root": 155, "prctl": 157, "setrlimit": 160, "chroot": 161, "mount": 165,
-        "umount2": 166, "sethostname": 170, "setdomainname": 171, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190,
-        "exit_group": 231, "keyctl": 250, "waitid": 247, "unshare": 272, "dup3": 292, "signalfd4": 289, "prlimit64": 302, "setns": 308, "seccomp": 317, "memfd_create": 319, "bpf": 321, "execveat": 322, "setsid": 112, "syncfs": 306,
+        "sendmsg": 46, "recvmsg": 47, "socketpair": 53, "getpid": 39, "clone": 56, "execve": 59, "kill": 62,
+        "fcntl": 72, "chdir": 80, "fchdir": 81, "setgroups": 116, "setresuid": 117, "setresgid": 119, "capget": 125,
+        "capset": 126, "personality": 135, "pivot_root": 155, "prctl": 157, "setrlimit": 160, "chroot": 161,
+        "mount": 165, "umount2": 166, "sethostname": 170, "setdomainname": 171, "setxattr": 188, "lsetxattr": 189,
+        "fsetxattr": 190, "exit_group": 231, "keyctl": 250, "waitid": 247, "unshare": 272, "dup3": 292,
+        "signalfd4": 289, "prlimit64": 302, "setns": 308, "seccomp": 317, "memfd_create": 319, "bpf": 321,
+        "execveat": 322, "setsid": 112, "syncfs": 306,
     },
     "aarch64": {
-        "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "dup3": 24, "fcntl": 25, "ioctl": 29, "umount2": 39, "mount": 40, "pivot_root": 41, "chdir": 49, "fchdir": 50, "chroot": 51, "close": 57, "write": 64, "signalfd4": 74,
-        "capget": 90, "capset": 91, "personality": 92, "exit_group": 94, "waitid": 95, "unshare": 97, "kill": 129,
-        "rt_sigaction": 134, "rt_sigprocmask": 135, "setresuid": 147, "setresgid": 149, "setsid": 157, "setgroups": 159, "sethostname": 161, "setdomainname": 162, "setrlimit": 164, "prctl": 167, "getpid": 172, "socket": 198,
-        "socketpair": 199, "sendmsg": 211, "recvmsg": 212, "keyctl": 219, "clone": 220, "execve": 221, "prlimit64": 261, "setns": 268, "seccomp": 277, "memfd_create": 279, "bpf": 280, "execveat": 281, "syncfs": 267,
+        "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "dup3": 24, "fcntl": 25, "ioctl": 29, "umount2": 39,
+        "mount": 40, "pivot_root": 41, "chdir": 49, "fchdir": 50, "chroot": 51, "close": 57, "write": 64,
+        "signalfd4": 74, "capget": 90, "capset": 91, "personality": 92, "exit_group": 94, "waitid": 95,
+        "unshare": 97, "kill": 129, "rt_sigaction": 134, "rt_sigprocmask": 135, "setresuid": 147, "setresgid": 149,
+        "setsid": 157, "setgroups": 159, "sethostname": 161, "setdomainname": 162, "setrlimit": 164, "prctl": 167,
+        "getpid": 172, "socket": 198, "socketpair": 199, "sendmsg": 211, "recvmsg": 212, "keyctl": 219,
+        "clone": 220, "execve": 221, "prlimit64": 261, "setns": 268, "seccomp": 277, "memfd_create": 279,
+        "bpf": 280, "execveat": 281, "syncfs": 267,
     },
 }  # fmt: skip
 NUMBERS: dict[str, int] = {**_NUMBERS.get(MACHINE, {}), **_COMMON}
