@@ -226,6 +226,15 @@ def test_hybrid_uses_version_2_only_for_what_only_that_has():
     ]
 
 
+def test_device_rules_are_never_dropped_in_silence():
+    resources = {"devices": LIMITS["devices"]}
+    hybrid = Hybrid({"memory": "/c/memory"}, "/c/unified", ("hugetlb",), True, "")
+    assert [type(step).__name__ for step in hybrid.steps("box", resources)].count("AllowDevices") == 1
+    assert hybrid.warnings(resources) == []
+    for backend in (V1({"memory": "/c"}), Hybrid({"memory": "/c"}, "/u", ("hugetlb",), False, "")):
+        assert "linux.resources.devices is ignored" in backend.warnings(resources)[0]
+
+
 def test_what_has_no_effect_is_said():
     assert V1({}).warnings({"unified": {"memory.high": "1"}, "pids": {"limit": 1}}) == [
         "linux.resources.unified is ignored: it needs cgroup v2",

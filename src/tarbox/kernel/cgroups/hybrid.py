@@ -70,7 +70,8 @@ class Hybrid(V1):
         rest = {"unified": resources["unified"]} if resources.get("unified") else {}
         for kind, controller in KINDS:
             second = "io" if controller == "blkio" else controller
-            if resources.get(kind) and controller not in self.mounts and second in self.controllers:
+            there = self.programs if controller == "devices" else second in self.controllers
+            if resources.get(kind) and controller not in self.mounts and there:
                 rest[kind] = resources[kind]
         return rest
 

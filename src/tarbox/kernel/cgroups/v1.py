@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "blkio", "hugetlb", "freezer")
 
 # Which of them a part of the OCI resources needs.
-KINDS = (("memory", "memory"), ("cpu", "cpu"), ("pids", "pids"), ("blockIO", "blkio"), ("hugepageLimits", "hugetlb"))
+KINDS = (
+    ("memory", "memory"),
+    ("cpu", "cpu"),
+    ("pids", "pids"),
+    ("blockIO", "blkio"),
+    ("hugepageLimits", "hugetlb"),
+    ("devices", "devices"),
+)
 
 _NO_SWAP_ACCOUNT = "swap isn't limited: this kernel doesn't account for it (boot it with swapaccount=1)"
 
