@@ -2,6 +2,7 @@
 
     tests/unit            no root, no container; fast
     tests/kernel          root and the real kernel
+    tests/contracts       root; what every backend of one kind promises
     tests/conformance     root and Debian's own tools as the reference
     tests/vm              the same kernel tests in a virtual machine, for what this machine lacks
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +25,7 @@ import pytest
 import roots
 import testhost
 
-ROOT_LANES = ("kernel", "conformance", "vm")
+ROOT_LANES = ("kernel", "contracts", "conformance", "vm")
 PLAIN_USER = 65533  # nobody's, on any Debian machine
 
 
@@ -34,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: takes more than a few seconds; only with --all")
     config.addinivalue_line("markers", "vm: boots a virtual machine; only with --all")
-    config.addinivalue_line("markers", "root: needs root; everything in tests/kernel, conformance and vm does")
+    config.addinivalue_line("markers", "root: needs root; everything outside of tests/unit does")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -73,6 +75,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason=f"marked {name}: --all runs it"))
         if item.get_closest_marker("root") and os.geteuid() != 0:
             item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    """End a test that hangs: after 5 minutes, or 30 when it is marked long or vm."""
+    patience = 1800 if item.get_closest_marker("long") or item.get_closest_marker("vm") else 300
+
+    def too_long(number: int, frame: object) -> None:
+        pytest.fail(f"no end after {patience} seconds")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(patience)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
