@@ -334,11 +334,11 @@ class Archive:
             rest += self._take(BLOCK)
             self._left = left
             *complete, rest = rest.split(b"\n")
-            if len(rest) > 20:
-                raise ValueError("a number that is too long")
             lines += complete
             if wanted == 1 and lines:
                 wanted = 1 + 2 * _decimal(lines[0], MOST_SPARSE)
+            if len(lines) < wanted and len(rest) > 20:
+                raise ValueError("a number that is too long")
         numbers = [_decimal(line, LARGEST_SIZE) for line in lines[1:wanted]]
         return list(zip(numbers[::2], numbers[1::2], strict=True))
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 class Layer:
     """An unpacked layer. tree: the path of its files. digest: "sha256:HEX" of the uncompressed archive.
 
+    source_digest: of the file that it first came from, as it was given. size: bytes of that file.
     architecture: of its programs, in Go's and the OCI's words, "" where that couldn't be told.
     """
 

@@ -167,12 +167,10 @@ class Pieces:
 
     def __exit__(self, *_error: object) -> None:
         self._stop = True
-        while self._thread.is_alive():
-            try:
-                self._queue.get(timeout=0.02)
-            except queue.Empty:
-                pass
-        self._thread.join()
+        while self._thread.is_alive():  # it may wait for room in the queue
+            while not self._queue.empty():
+                self._queue.get()
+            self._thread.join(0.002)
 
     def __iter__(self) -> Iterator[bytes]:
         while (piece := self._queue.get()) is not None:
