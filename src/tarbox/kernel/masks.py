@@ -1,6 +1,6 @@
 """Masked and read-only paths: parts of /proc and /sys that would tell of the host, or change it.
 
-    mount --bind /dev/null /proc/kcore        mount --bind -o ro /proc/sys /proc/sys
+    mount --bind -o ro /dev/null /proc/kcore        mount --bind -o ro /proc/sys /proc/sys
 
 Some files there aren't covered by any namespace. A file is hidden under the null device, a directory under an empty
 read-only tmpfs; what may be read but not written is mounted on itself, read only. The null device is the host's own,
@@ -30,6 +30,24 @@ def _open(root: int, path: str) -> int:
         raise
 
 
+def _empty_directory() -> int:
+    return mounts.new_filesystem("tmpfs", ("size=0k",), ("ro",))
+
+
+def _null_device() -> int:
+    """The host's null device. Read only, else root inside could change the mode and owner of the host's."""
+    null = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(null)
+        if not S_ISCHR(facts.st_mode) or facts.st_rdev != os.makedev(1, 3):
+            raise UnsupportedError("this machine's /dev/null isn't the null device", "restore it: mknod c 1 3")
+        cover = mounts.clone_tree(null)
+    finally:
+        os.close(null)
+    mounts.set_attributes(cover, ("ro",))
+    return cover
+
+
 class MaskPaths(Step):
     """Hide files and directories of the container."""
 
@@ -48,38 +66,32 @@ class MaskPaths(Step):
 
     def apply(self, slots: Slots) -> None:
         root = slots.take("root")
-        null = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        empty = -1
+        covers: dict[bool, int] = {}  # the first of each kind, for directories and for files
         try:
-            facts = os.fstat(null)
-            if not S_ISCHR(facts.st_mode) or facts.st_rdev != os.makedev(1, 3):
-                raise UnsupportedError("this machine's /dev/null isn't the null device", "restore it: mknod c 1 3")
             for path in self.paths:
                 place = _open(root, path)
                 if place < 0:
                     continue
                 try:
-                    if not S_ISDIR(os.fstat(place).st_mode):
-                        cover = mounts.clone_tree(null)
-                    elif empty < 0:
-                        cover = empty = mounts.new_filesystem("tmpfs", ("size=0k",), ("ro",))
+                    directory = S_ISDIR(os.fstat(place).st_mode)
+                    if directory in covers:
+                        cover = mounts.clone_tree(covers[directory])
                     else:
-                        cover = mounts.clone_tree(empty)
+                        cover = covers[directory] = _empty_directory() if directory else _null_device()
                     mounts.attach(cover, place)
-                    if cover != empty:
+                    if cover != covers[directory]:
                         os.close(cover)
                 finally:
                     os.close(place)
         finally:
-            os.close(null)
-            if empty >= 0:
-                os.close(empty)
+            for cover in covers.values():
+                os.close(cover)
 
     def call(self) -> str:
         return f"move_mount(open_tree(/dev/null), {', '.join(self.paths)})"
 
     def shell(self) -> str:
-        return "for path in " + " ".join(self.paths) + "; do mount --bind /dev/null $ROOT$path; done"
+        return "for path in " + " ".join(self.paths) + "; do mount --bind -o ro /dev/null $ROOT$path; done"
 
 
 class ReadOnlyPaths(Step):
