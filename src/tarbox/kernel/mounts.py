@@ -4,8 +4,8 @@
 
 A mount has three parts here, each its own call: a tree (made by `fsopen`/`fsmount`, or cloned from a directory by
 `open_tree`), its attributes (`mount_setattr`), and the place where it's attached (`move_mount`). A tree that isn't
-attached yet is seen by nobody. Targets are opened inside the container's root by descriptor, so no symlink in an image can
-move a mount elsewhere.
+attached yet is seen by nobody. Targets are opened inside the container's root by descriptor, so no symlink in an
+image can move a mount elsewhere.
 
 man 2 fsopen, man 2 open_tree, man 2 mount_setattr, man 2 move_mount, man 7 mount_namespaces
 """
@@ -13,7 +13,7 @@ man 2 fsopen, man 2 open_tree, man 2 mount_setattr, man 2 move_mount, man 7 moun
 from __future__ import annotations
 
 import os
-from errno import ENOSYS
+from errno import EINVAL, ENOSYS, ENOTDIR
 from stat import S_ISDIR
 
 from ..errors import KernelError
@@ -34,6 +34,7 @@ ATTRIBUTES = {
 }  # fmt: skip
 _ATIME = 0x70
 PROPAGATION = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED, "unbindable": MS_UNBINDABLE}
+_MISFITS = (ENOTDIR, EINVAL)  # of a tree and its target
 _OLD_KERNEL = "tarbox needs Linux 5.12 or newer"
 
 
@@ -86,7 +87,10 @@ def set_attributes(
     propagation: str = "",
     recursive: bool = False,
 ) -> None:
-    """Set and clear attributes of a tree; propagation: "private", "slave", "shared", "unbindable" or ""."""
+    """Set and clear attributes of a tree; propagation: "private", "slave", "shared", "unbindable" or "".
+
+    recursive: of the mounts below it too.
+    """
     setting, clearing = _bits(attributes), _bits(cleared)
     if (setting | clearing) & _ATIME:
         clearing |= _ATIME  # the access time's attributes are one field: it's cleared before it's set
@@ -140,8 +144,9 @@ class PrivateMounts(Step):
 class OpenTree(Step):
     """Clone a directory or file of the host into a tree that is attached nowhere yet.
 
-    source: its path on the host. slot: what to call it. attributes, cleared, propagation: see `set_attributes`.
-    recursive: with the mounts below it; recursively: whether the attributes are for those too.
+    source: its path on the host. slot: what to call it. attributes, cleared: see `set_attributes`. recursive: with the
+    mounts below it; recursively: whether the attributes are for those too. propagation: as for `set_attributes`, with
+    an "r" before it for those too.
     """
 
     __slots__ = ("attributes", "cleared", "propagation", "recursive", "recursively", "slot", "source")
@@ -154,7 +159,7 @@ class OpenTree(Step):
 
     def __init__(
         self, source: str, slot: str, recursive: bool = True, attributes: tuple[str, ...] = (),
-        cleared: tuple[str, ...] = (), propagation: str = "private", recursively: bool = True, by: str = CHILD,
+        cleared: tuple[str, ...] = (), propagation: str = "rprivate", recursively: bool = True, by: str = CHILD,
     ) -> None:  # fmt: skip
         super().__init__(by)
         self.source = source
@@ -172,7 +177,9 @@ class OpenTree(Step):
         tree = clone_tree(AT_FDCWD, self.source, self.recursive)
         slots.give(self.slot, tree)
         try:
-            set_attributes(tree, self.attributes, self.cleared, self.propagation, self.recursively and self.recursive)
+            set_attributes(tree, self.attributes, self.cleared, recursive=self.recursively and self.recursive)
+            propagation, deep = self.propagation.removeprefix("r"), self.propagation.startswith("r")
+            set_attributes(tree, (), (), propagation, deep and self.recursive)
         except KernelError as error:
             raise KernelError(error.call, (self.source, *(error.arguments or ())), error.errno, error.hint) from None
 
@@ -206,16 +213,19 @@ class AttachTree(Step):
         return (self.slot, "root")
 
     def apply(self, slots: Slots) -> None:
-        tree = slots.take(self.slot)
+        tree, place = slots.take(self.slot), -1
         make = paths.make_directories if S_ISDIR(os.fstat(tree).st_mode) else paths.make_file
-        place = make(slots.take("root"), self.target)
         try:
+            place = make(slots.take("root"), self.target)
             attach(tree, place)
         except KernelError as error:
-            hint = "a directory can't be mounted on a file, nor a file on a directory"
-            raise KernelError("move_mount", (self.slot, self.target), error.errno, hint) from None
+            hint = (
+                "a directory can't be mounted on a file, nor a file on a directory" if error.errno in _MISFITS else ""
+            )
+            raise KernelError("move_mount", (self.slot, self.target), error.errno, hint or error.hint) from None
         finally:
-            os.close(place)
+            if place >= 0:
+                os.close(place)
 
     def call(self) -> str:
         return f'move_mount({self.slot}, openat2(ROOT, "{self.target}", RESOLVE_IN_ROOT))'

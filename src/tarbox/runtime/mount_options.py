@@ -20,7 +20,7 @@ class MountOptions:
     """What the words mean.
 
     attributes, cleared: names of mount attributes to set and to clear. recursively: whether they are meant for the
-    mounts below too (`rro` and its like). bind, recursive: `bind` and `rbind`. propagation: its kind or "".
+    mounts below too (`rro` and its like). bind, recursive: `bind` and `rbind`. propagation: as written, or "".
     own: what is left for the file system.
     """
 
@@ -40,7 +40,7 @@ class MountOptions:
             if word in _SET or word in _CLEAR:
                 attributes[_CLEAR.get(word, word)] = word in _SET
             elif word in _PROPAGATION or plain in _PROPAGATION:
-                self.propagation = plain if plain in _PROPAGATION else word
+                self.propagation = word
             elif plain in _SET or plain in _CLEAR:
                 attributes[_CLEAR.get(plain, plain)] = plain in _SET
                 self.recursively = True

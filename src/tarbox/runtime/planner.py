@@ -190,7 +190,7 @@ def _files(config: Config, beside: Beside, opener: str, namespaces: tuple[str, .
 def _bind(mount: Mount, options: MountOptions, slot: str, opener: str) -> Step:
     return OpenTree(
         mount.get("source", ""), slot, options.recursive, options.attributes, options.cleared,
-        options.propagation or "private", options.recursively, by=opener,
+        options.propagation or "rprivate", options.recursively, by=opener,
     )  # fmt: skip
 
 
