@@ -11,6 +11,7 @@ man 2 execve, man 5 elf
 from __future__ import annotations
 
 import os
+from errno import ENAMETOOLONG, ENOENT, ENOTDIR
 from stat import S_ISDIR, S_ISREG
 
 from ..errors import CommandNotExecutableError, CommandNotFoundError
@@ -51,6 +52,8 @@ class FindProgram(Step):
         slots.found["obstacle"] = _obstacle(program)
 
     def _search(self) -> str:
+        if not self.name:
+            raise CommandNotFoundError("the command is an empty name", "is a variable in it unset?")
         if "/" in self.name:
             _check(self.name)
             return self.name
@@ -66,7 +69,7 @@ class FindProgram(Step):
         if refused:
             raise refused
         hint = f"PATH in the container is {self.path}" if self.path else "the container has no PATH"
-        raise CommandNotFoundError(f"there is no program {self.name or repr('')} in the container", hint)
+        raise CommandNotFoundError(f"there is no program {_short(self.name)} in the container", hint)
 
     def call(self) -> str:
         return f'stat("{self.name}")' if "/" in self.name else f'stat("{{{self.path}}}/{self.name}")'
@@ -76,16 +79,21 @@ class FindProgram(Step):
 
 
 def _check(path: str) -> None:
+    shown = _short(path)
     try:
         mode = os.stat(path).st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        raise CommandNotFoundError(f"there is no {path} in the container") from None
     except OSError as error:
-        raise CommandNotExecutableError(f"cannot look at {path} in the container: {error.strerror}") from None
+        if error.errno in (ENOENT, ENOTDIR, ENAMETOOLONG):
+            raise CommandNotFoundError(f"there is no {shown} in the container") from None
+        raise CommandNotExecutableError(f"cannot look at {shown} in the container: {error.strerror}") from None
     if S_ISDIR(mode):
-        raise CommandNotExecutableError(f"{path} in the container is a directory, not a program")
+        raise CommandNotExecutableError(f"{shown} in the container is a directory, not a program")
     if not S_ISREG(mode) or not mode & 0o111:
-        raise CommandNotExecutableError(f"{path} in the container isn't executable", "chmod +x it in the image")
+        raise CommandNotExecutableError(f"{shown} in the container isn't executable", "chmod +x it in the image")
+
+
+def _short(path: str) -> str:
+    return path if len(path) <= 200 else path[:197] + "..."
 
 
 def _obstacle(path: str) -> str:
