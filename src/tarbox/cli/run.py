@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import os
 
-from ..engine import values
 from ..engine.options import MountOption, RunOptions, Ulimit
 from ..errors import CommandNotFoundError, UsageError
 from .arguments import Arguments, Option, Verb, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeVar
 
     from .main import Globals
 
     T = TypeVar("T")
+
+
+def _reader(name: str) -> Callable[[str], object]:
+    """The function of `engine.values` with that name, which is loaded when an option is given that needs it."""
+
+    def read(text: str) -> object:
+        from ..engine import values
+
+        result: object = getattr(values, name)(text)
+        return result
+
+    return read
 
 
 def _volume(text: str) -> MountOption:
@@ -47,17 +59,23 @@ _PROCESS, _FILES, _LIMITS, _RIGHTS, _NETWORK = (
 OPTIONS = (
     Option(("interactive", "i"), "", "Hand standard input to the container", _PROCESS),
     Option(("tty", "t"), "", "Give the container a terminal", _PROCESS),
-    Option(("env", "e"), "NAME[=VALUE]", "Set a variable; NAME alone hands on yours", _PROCESS, values.variable, True),
+    Option(
+        ("env", "e"), "NAME[=VALUE]", "Set a variable; NAME alone hands on yours", _PROCESS, _reader("variable"), True
+    ),
     Option(("env-file",), "FILE", "Set the variables in a file, one NAME=VALUE a line", _PROCESS, None, True),
-    Option(("workdir", "w"), "DIR", "Start in this directory of the container", _PROCESS, values.workdir),
-    Option(("user", "u"), "USER[:GROUP]", "Run as this user, by name or number", _PROCESS, values.user),
-    Option(("group-add",), "GROUP", "Add a group to the user's", _PROCESS, values.group, True),
+    Option(("workdir", "w"), "DIR", "Start in this directory of the container", _PROCESS, _reader("workdir")),
+    Option(("user", "u"), "USER[:GROUP]", "Run as this user, by name or number", _PROCESS, _reader("user")),
+    Option(("group-add",), "GROUP", "Add a group to the user's", _PROCESS, _reader("group"), True),
     Option(("entrypoint",), "PROGRAM", "Replace the image's entrypoint; '' for none", _PROCESS),
     Option(("init",), "", "Put a small init before the command: it reaps and forwards signals", _PROCESS),
     Option(
-        ("stop-signal",), "SIGNAL", "The signal that asks the command to end (default TERM)", _PROCESS, values.signal
+        ("stop-signal",),
+        "SIGNAL",
+        "The signal that asks the command to end (default TERM)",
+        _PROCESS,
+        _reader("signal"),
     ),
-    Option(("timeout",), "TIME", "End the container after this time, e.g. 90s or 1h30m", _PROCESS, values.duration),
+    Option(("timeout",), "TIME", "End the container after this time, e.g. 90s or 1h30m", _PROCESS, _reader("duration")),
     Option(("rm",), "", "Remove the container when it ends; in this version all are", _PROCESS),
     Option(
         ("volume", "v"),
@@ -78,34 +96,45 @@ OPTIONS = (
     ),
     Option(("tmpfs",), "TARGET[:OPTIONS]", "An empty file system in memory, e.g. /tmp:size=64m", _FILES, _tmpfs, True),
     Option(("read-only",), "", "Make the root file system read-only", _FILES),
-    Option(("root-tmpfs",), "SIZE", "Keep all changes in memory, at most this much", _FILES, values.positive_size),
+    Option(("root-tmpfs",), "SIZE", "Keep all changes in memory, at most this much", _FILES, _reader("positive_size")),
     Option(("rootfs",), "DIR", "Use this directory as root instead of IMAGE; DIR:O leaves it unchanged", _FILES),
-    Option(("shm-size",), "SIZE", "The size of /dev/shm (default 64m)", _FILES, values.size),
-    Option(("memory", "m"), "SIZE", "The most memory it may use, e.g. 512m", _LIMITS, values.memory),
+    Option(("shm-size",), "SIZE", "The size of /dev/shm (default 64m)", _FILES, _reader("size")),
+    Option(("memory", "m"), "SIZE", "The most memory it may use, e.g. 512m", _LIMITS, _reader("memory")),
     Option(
         ("memory-swap",),
         "SIZE",
         "Memory and swap together; -1 is unlimited (default twice --memory)",
         _LIMITS,
-        values.memory_swap,
+        _reader("memory_swap"),
     ),
-    Option(("cpus",), "NUMBER", "How many processors' time it may use, e.g. 0.5", _LIMITS, values.cpus),
+    Option(("cpus",), "NUMBER", "How many processors' time it may use, e.g. 0.5", _LIMITS, _reader("cpus")),
     Option(
-        ("cpu-shares", "c"), "WEIGHT", "Its weight against other containers (usually 1024)", _LIMITS, values.cpu_shares
+        ("cpu-shares", "c"),
+        "WEIGHT",
+        "Its weight against other containers (usually 1024)",
+        _LIMITS,
+        _reader("cpu_shares"),
     ),
-    Option(("cpuset-cpus",), "LIST", "The processors it may use, e.g. 0-2,7", _LIMITS, values.cpuset),
-    Option(("pids-limit",), "NUMBER", "The most processes it may have; -1 is unlimited", _LIMITS, values.pids_limit),
+    Option(("cpuset-cpus",), "LIST", "The processors it may use, e.g. 0-2,7", _LIMITS, _reader("cpuset")),
     Option(
-        ("ulimit",), "NAME=SOFT[:HARD]", "A limit of each process, e.g. nofile=1024:4096", _LIMITS, values.ulimit, True
+        ("pids-limit",), "NUMBER", "The most processes it may have; -1 is unlimited", _LIMITS, _reader("pids_limit")
     ),
-    Option(("cap-add",), "NAME", "Add a capability, e.g. NET_ADMIN, or ALL", _RIGHTS, values.capability, True),
-    Option(("cap-drop",), "NAME", "Take a capability away, or ALL", _RIGHTS, values.capability, True),
+    Option(
+        ("ulimit",),
+        "NAME=SOFT[:HARD]",
+        "A limit of each process, e.g. nofile=1024:4096",
+        _LIMITS,
+        _reader("ulimit"),
+        True,
+    ),
+    Option(("cap-add",), "NAME", "Add a capability, e.g. NET_ADMIN, or ALL", _RIGHTS, _reader("capability"), True),
+    Option(("cap-drop",), "NAME", "Take a capability away, or ALL", _RIGHTS, _reader("capability"), True),
     Option(
         ("security-opt",),
         "OPTION",
         "seccomp=FILE, seccomp=unconfined, no-new-privileges, systempaths=unconfined",
         _RIGHTS,
-        values.security,
+        _reader("security"),
         True,
     ),
     Option(
@@ -116,10 +145,12 @@ OPTIONS = (
         "none|host",
         "The container's own, with loopback only (default), or the host's",
         _NETWORK,
-        values.network,
+        _reader("network"),
     ),
-    Option(("hostname", "h"), "NAME", "The container's host name (default: from its id)", _NETWORK, values.hostname),
-    Option(("domainname",), "NAME", "The container's NIS domain name", _NETWORK, values.hostname),
+    Option(
+        ("hostname", "h"), "NAME", "The container's host name (default: from its id)", _NETWORK, _reader("hostname")
+    ),
+    Option(("domainname",), "NAME", "The container's NIS domain name", _NETWORK, _reader("hostname")),
 )
 
 # What people who know Docker will try; the text says what to do meanwhile.
@@ -230,7 +261,9 @@ def main(words: list[str], settings: Globals) -> int:
         return run(options, settings.root)
     except CommandNotFoundError as error:
         if options.command and options.command[0].startswith("-") and options.entrypoint is None:
-            error.hint = f"{values.shorten(options.command[0])} is taken for the command: options go before the image"
+            from ..engine.values import shorten
+
+            error.hint = f"{shorten(options.command[0])} is taken for the command: options go before the image"
         raise
 
 
@@ -300,8 +333,10 @@ def _secure(options: RunOptions, chosen: list[tuple[str, str]]) -> None:
             options.seccomp = value
         elif key == "seccomp":
             if not os.path.isfile(value):
+                from ..engine.values import shorten
+
                 raise UsageError(
-                    f"--security-opt seccomp={values.shorten(value)}: there is no such file",
+                    f"--security-opt seccomp={shorten(value)}: there is no such file",
                     "a profile in Docker's or the OCI's JSON, or unconfined",
                 )
             options.seccomp = os.path.abspath(value)

@@ -23,7 +23,7 @@ from .files import WriteFiles, names_of, render
 from .machine import read_machine
 from .roots import Roots
 from .session import Session
-from .undo import UNDO
+from .undo import UNDO, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _carry_out(
     slots.descriptors.update(session.slots())
     journals = [Journal(folder, container.id, UNDO) for folder in roots.journals]
     kernel_objects, disk_objects = _sort(container.plan.records(), roots.data)
-    execution = Execution(container.plan, slots, launch, observe)
+    execution = Execution(container.plan, slots, launch, observe, meanwhile=load)
     try:
         for journal, records in zip(journals, (kernel_objects, disk_objects), strict=True):
             journal.write(records)
@@ -206,6 +206,8 @@ def _filter(options: RunOptions, made: Config, roots: Roots, keep: bool) -> tupl
     profile = seccomp_of(options)
     if profile == "unconfined":
         return None
+    if profile == "default" and not keep:  # to tell of it, it needn't be compiled; somebody's own is checked
+        return profile, b"", 0
     from ..kernel.capabilities import mask
     from ..kernel.seccomp import load
 

@@ -25,4 +25,9 @@ def _cgroup_parent(path: str) -> None:
     remove_parent(path)
 
 
+def load() -> None:
+    """Load what taking away will need; there is time for it while a container is being set up."""
+    from ..kernel import trees  # noqa: F401
+
+
 UNDO: dict[str, Callable[[str], None]] = {"tree": _tree, "cgroup": _cgroup, "cgroup-parent": _cgroup_parent}

@@ -149,7 +149,7 @@ def _compile(path: str, data: bytes, capabilities: int) -> tuple[bytes, int]:
 class LoadSeccomp(Step):
     """Put a seccomp program before every later system call.
 
-    profile: its name, for people. program: the instructions, 8 bytes each. flags: of seccomp(2).
+    profile: its name, for people. program: the instructions, 8 bytes each; b"" where it's only told of. flags: of seccomp(2).
     """
 
     __slots__ = ("flags", "profile", "program")
@@ -170,8 +170,8 @@ class LoadSeccomp(Step):
     def call(self) -> str:
         flags = [name for bit, name in ((2, "LOG"), (4, "SPEC_ALLOW")) if self.flags & bit]
         shown = "|".join(f"SECCOMP_FILTER_FLAG_{name}" for name in flags) or "0"
-        count = len(self.program) // 8
-        return f"seccomp(SECCOMP_SET_MODE_FILTER, {shown}, {{{count} instructions of the profile {self.profile}}})"
+        count = f"{len(self.program) // 8} instructions of " if self.program else ""
+        return f"seccomp(SECCOMP_SET_MODE_FILTER, {shown}, {{{count}the profile {self.profile}}})"
 
     def shell(self) -> str:
         return f"bwrap --dev-bind / / --seccomp 9 COMMAND 9<{self.profile}.bpf"

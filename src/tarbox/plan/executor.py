@@ -53,14 +53,23 @@ _HANDOVER, _ERROR, _LAUNCH = b"h", b"e", b"l"
 class Execution:
     """One carrying out of a plan, as the parent sees it.
 
-    slots: what is open already. observe: is told ("step" or "handover", index, process) before each; what it raises
-    is that step's error. After `start()`, `pid` is the container's first process.
+    slots: what is open already. observe: is told ("step" or "handover", index, process) before each; what it raises is
+    that step's error. meanwhile: what the parent may as well do while the child is busy. After `start()`, `pid` is the
+    container's first process.
     """
 
-    __slots__ = ("channel", "machinery", "observe", "pid", "plan", "slots")
+    __slots__ = ("channel", "machinery", "meanwhile", "observe", "pid", "plan", "slots")
 
-    def __init__(self, plan: Plan, slots: Slots, machinery: Machinery, observe: Observer | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        slots: Slots,
+        machinery: Machinery,
+        observe: Observer | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> None:
         self.plan = plan
+        self.meanwhile = meanwhile
         self.slots = slots
         self.machinery = machinery
         self.observe = observe
@@ -86,6 +95,8 @@ class Execution:
         if pid:
             theirs.close()
             self.channel, self.pid = ours, pid
+            if self.meanwhile:
+                self.meanwhile()
             return
         try:
             self.machinery.forked()

@@ -8,6 +8,7 @@ names, in reverse, and then the journal itself. All it needs is in the file: the
     boot 5f0c…            the boot that kernel objects belong to
     cgroup /sys/fs/cgroup/memory/tarbox-3d1f…
     tree /run/tarbox/…/3d1f…
+    end                   without this line it was never finished, and then nothing was made
 
 man 2 flock
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from errno import ENOSPC
 
 from ..errors import StorageError, TarboxError
 
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
 
     Undo = Callable[[str], None]
 
-_HEADER = "tarbox 1"
+_HEADER, _END = "tarbox 1", "end"
 _DISK_KINDS = ("tree",)  # what outlives a boot
+_LARGEST = 1 << 20  # bytes
 
 
 class Journal:
@@ -45,20 +48,24 @@ class Journal:
 
     def write(self, records: Sequence[tuple[str, str]]) -> None:
         """Put the records down, locked, before any of them is made; raises StorageError."""
-        text = "\n".join([_HEADER, f"boot {_boot()}", *(f"{kind} {_escape(name)}" for kind, name in records)]) + "\n"
+        lines = [_HEADER, f"boot {_boot()}", *(f"{kind} {_escape(name)}" for kind, name in records), _END, ""]
+        text = os.fsencode("\n".join(lines))
         folder, _, name = self.path.rpartition("/")
         fresh = f"{folder}/.{name}"
         try:
             while True:
                 self.descriptor = os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
                 fcntl.flock(self.descriptor, fcntl.LOCK_EX)
-                os.write(self.descriptor, text.encode())
+                if os.write(self.descriptor, text) != len(text):  # a full disk takes a part before it says so
+                    raise OSError(ENOSPC, os.strerror(ENOSPC))
                 try:
                     os.rename(fresh, self.path)  # under its own name it is whole and locked
                     break
                 except FileNotFoundError:  # a sweep took it for a dead one's between open and flock
                     os.close(self.descriptor)
         except OSError as error:
+            if self.descriptor >= 0:
+                _unlink(fresh)
             self.close()
             hint = "is the disk full or read-only? choose another data root with --root"
             raise StorageError(f"cannot write the journal {self.path}: {error.strerror}", hint) from None
@@ -71,10 +78,7 @@ class Journal:
         """
         failed = _undo(self.records, self.undo)
         if not failed:
-            try:
-                os.unlink(self.path)
-            except FileNotFoundError:
-                pass
+            _unlink(self.path)
         self.close()
         return failed
 
@@ -109,9 +113,12 @@ def _sweep_one(path: str, undo: Mapping[str, Undo]) -> list[TarboxError]:
         return []
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(descriptor).st_nlink == 0:  # its owner finished while we waited to look
+        facts = os.fstat(descriptor)
+        if facts.st_nlink == 0:  # its owner finished while we waited to look
             return []
-        records = read(os.read(descriptor, 1 << 20).decode("utf-8", "replace"))
+        if facts.st_uid != os.geteuid():  # what somebody else wrote must not tell us what to remove
+            return []
+        records = read(os.fsdecode(os.read(descriptor, _LARGEST)))
         failed = _undo(records, undo)
         if not failed:
             os.unlink(path)
@@ -123,9 +130,12 @@ def _sweep_one(path: str, undo: Mapping[str, Undo]) -> list[TarboxError]:
 
 
 def read(text: str) -> list[tuple[str, str]]:
-    """The records of a journal's text that still mean something: after a reboot, only what lies on disk."""
+    """The records of a journal's text that still mean something: after a reboot, only what lies on disk.
+
+    A text that was cut short has none: half a path would name something else.
+    """
     lines = text.split("\n")
-    if len(lines) < 2 or lines[0] != _HEADER:
+    if lines[0] != _HEADER or lines[-2:] != [_END, ""]:
         return []
     same_boot = lines[1] == f"boot {_boot()}"
     records = [(kind, _unescape(name)) for kind, space, name in (line.partition(" ") for line in lines[2:]) if space]
@@ -144,6 +154,13 @@ def _undo(records: Sequence[tuple[str, str]], undo: Mapping[str, Undo]) -> list[
         except KeyError:
             failed.append(StorageError(f"a journal names a {kind}, which this tarbox doesn't know"))
     return failed
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
 
 
 def _boot() -> str:
