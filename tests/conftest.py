@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -206,11 +207,25 @@ class Tarbox:
             self.command(*arguments), env=self.environment(**(env or {})), **(pipes | options)
         )
 
+    def leftovers(self, patience: float = 3.0) -> list[str]:
+        """What lies in the data root though no container runs; waits `patience` seconds for what is on its way out."""
+        end = time.monotonic() + patience
+        while True:
+            left = [str(path) for name in ("scratch", "journals") for path in (self.root / name).glob("*")]
+            if not left or time.monotonic() > end:
+                return left
+            time.sleep(0.02)
+
 
 @pytest.fixture
-def tarbox(test_host: testhost.TestHost, tmp_path: Path) -> Tarbox:
-    """Runs the tarbox command of this checkout, with a fresh data root: `tarbox("run", "--rm", "host", "true")`."""
-    return Tarbox(test_host, tmp_path / "tarbox")
+def tarbox(test_host: testhost.TestHost, tmp_path: Path):
+    """Runs the tarbox command of this checkout, with a fresh data root: `tarbox("run", "--rm", "host", "true")`.
+
+    Fails the test when containers left something in the data root.
+    """
+    command = Tarbox(test_host, tmp_path / "tarbox")
+    yield command
+    assert not command.leftovers()
 
 
 @pytest.fixture
@@ -225,9 +240,11 @@ def plain_folder():
 
 
 @pytest.fixture
-def plain_tarbox(test_host: testhost.TestHost, plain_folder: Path) -> Tarbox:
+def plain_tarbox(test_host: testhost.TestHost, plain_folder: Path):
     """The same command as a plain user without capabilities, groups or a name."""
-    return Tarbox(test_host, plain_folder, PLAIN_USER)
+    command = Tarbox(test_host, plain_folder, PLAIN_USER)
+    yield command
+    assert not command.leftovers()
 
 
 @pytest.fixture

@@ -159,6 +159,16 @@ def cgroups() -> set[str]:
     return found
 
 
+def state_files() -> set[str]:
+    """What tarbox keeps under /run while it works, the empty folders of journals aside."""
+    found = set()
+    for folder, folders, files in os.walk("/run/tarbox"):
+        depth = folder.count("/") - 2  # the folder of one data root is at 1
+        found |= {os.path.join(folder, name) for name in files}
+        found |= {os.path.join(folder, name) for name in folders if depth > 1 or (depth == 1 and name != "journals")}
+    return found
+
+
 def left_in_test_host(before: Snapshot, number: int, patience: float = 3.0) -> list[str]:
     """What one test left, in words; waits `patience` seconds for what is still on its way out."""
     end = time.monotonic() + patience
@@ -176,6 +186,7 @@ class Snapshot:
         self.processes = marked(number)
         self.mounts = mounts()
         self.interfaces = interfaces()
+        self.state = state_files()
 
     def news(self, later: Snapshot) -> list[str]:
         """What `later` has that this one hasn't, a line each."""
@@ -183,6 +194,7 @@ class Snapshot:
             *(f"process {pid}: {name}" for pid, name in later.processes.items() if pid not in self.processes),
             *(f"mount on {point}" for key, point in later.mounts.items() if key not in self.mounts),
             *(f"network interface {name}" for name in sorted(later.interfaces - self.interfaces)),
+            *sorted(later.state - self.state),
         ]
 
 

@@ -13,10 +13,16 @@ def test_the_guard_sees_imports():
 
 
 def test_explain_run_loads_only_what_it_needs(tarbox):
-    """Planning is most of a start; it happens without root, so it is measured everywhere."""
-    done = tarbox("explain", "run", "host", "true", python=("-X", "importtime"))
+    """Planning is most of a start; it happens without root, so it is measured everywhere.
+
+    Two things aren't part of a start: compiling the system call filter, which a run finds compiled, and quoting words
+    for the shell, which a run has no use for.
+    """
+    words = ("explain", "run", "--security-opt", "seccomp=unconfined", "host", "true")
+    done = tarbox(*words, python=("-X", "importtime"))
     assert done.returncode == 0, done.stderr
-    startpath.check(startpath.parsed(done.stderr))
+    for_quoting = startpath.loaded("-c", "import shlex")
+    startpath.check([name for name in startpath.parsed(done.stderr) if name not in for_quoting])
 
 
 def test_help_loads_no_more_than_a_run(tarbox):
