@@ -38,7 +38,7 @@ _NUMBERS = {
         "mount": 165, "umount2": 166, "sethostname": 170, "setdomainname": 171, "setxattr": 188, "lsetxattr": 189,
         "fsetxattr": 190, "exit_group": 231, "keyctl": 250, "waitid": 247, "unshare": 272, "dup3": 292,
         "signalfd4": 289, "prlimit64": 302, "setns": 308, "seccomp": 317, "memfd_create": 319, "bpf": 321,
-        "execveat": 322, "setsid": 112, "syncfs": 306,
+        "execveat": 322, "setsid": 112, "syncfs": 306, "fstatfs": 138,
     },
     "aarch64": {
         "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "dup3": 24, "fcntl": 25, "ioctl": 29, "umount2": 39,
@@ -48,7 +48,7 @@ _NUMBERS = {
         "setsid": 157, "setgroups": 159, "sethostname": 161, "setdomainname": 162, "setrlimit": 164, "prctl": 167,
         "getpid": 172, "socket": 198, "socketpair": 199, "sendmsg": 211, "recvmsg": 212, "keyctl": 219,
         "clone": 220, "execve": 221, "prlimit64": 261, "setns": 268, "seccomp": 277, "memfd_create": 279,
-        "bpf": 280, "execveat": 281, "syncfs": 267,
+        "bpf": 280, "execveat": 281, "syncfs": 267, "fstatfs": 44,
     },
 }  # fmt: skip
 NUMBERS: dict[str, int] = {**_NUMBERS.get(MACHINE, {}), **_COMMON}
