@@ -62,7 +62,7 @@ class Journal:
                     os.rename(fresh, self.path)  # under its own name it is whole and locked
                     break
                 except FileNotFoundError:  # a sweep took it for a dead one's between open and flock
-                    os.close(self.descriptor)
+                    self.close()
         except OSError as error:
             if self.descriptor >= 0:
                 _unlink(fresh)
@@ -76,9 +76,7 @@ class Journal:
 
         What can't be taken away stays in the journal for the next command.
         """
-        failed = _undo(self.records, self.undo)
-        if not failed:
-            _unlink(self.path)
+        failed = _undo(self.records, self.undo) or _unlink(self.path)
         self.close()
         return failed
 
@@ -119,10 +117,7 @@ def _sweep_one(path: str, undo: Mapping[str, Undo]) -> list[TarboxError]:
         if facts.st_uid != os.geteuid():  # what somebody else wrote must not tell us what to remove
             return []
         records = read(os.fsdecode(os.read(descriptor, _LARGEST)))
-        failed = _undo(records, undo)
-        if not failed:
-            os.unlink(path)
-        return failed
+        return _undo(records, undo) or _unlink(path)
     except OSError:  # held by a living command
         return []
     finally:
@@ -156,11 +151,14 @@ def _undo(records: Sequence[tuple[str, str]], undo: Mapping[str, Undo]) -> list[
     return failed
 
 
-def _unlink(path: str) -> None:
+def _unlink(path: str) -> list[TarboxError]:
     try:
         os.unlink(path)
     except FileNotFoundError:
         pass
+    except OSError as error:
+        return [StorageError(f"cannot remove the journal {path}: {error.strerror}")]
+    return []
 
 
 def _boot() -> str:
