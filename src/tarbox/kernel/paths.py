@@ -6,21 +6,22 @@ The kernel does it in one call (`openat2` with `RESOLVE_IN_ROOT`); where a path 
 kernel lacks the call, every component is opened by itself (`O_PATH|O_NOFOLLOW`) and symlinks are followed by hand, from
 descriptors alone. Descriptors in, descriptors out: nothing here, and nobody who uses it, joins such a path to a root.
 
-man 2 openat2, man 7 path_resolution
+man 2 openat2, man 7 path_resolution, man 2 statfs
 """
 
 from __future__ import annotations
 
 import os
-from errno import EAGAIN, EEXIST, ELOOP, ENOENT, ENOSYS, ENOTDIR, EPERM
+from errno import EAGAIN, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOSYS, ENOTDIR, EPERM
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from ..errors import KernelError, TarboxError
-from .syscall import syscall
+from .syscall import buffer, syscall
 
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_IN_ROOT = 0x10
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+PROC = 0x9FA0  # the file system type of procfs, as statfs(2) tells it
 _LINKS = 40  # as many symlinks as the kernel follows in one path
 
 _kernel_walks = True  # until openat2 turns out to be missing
@@ -33,6 +34,8 @@ def open_in(root: int, path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
     Symlinks are followed inside the root, magic links of /proc are refused.
     """
     global _kernel_walks
+    if "\0" in path:  # the kernel would open what is named before it
+        raise KernelError("openat2", (path.replace("\0", "\\0"), "RESOLVE_IN_ROOT"), EINVAL)
     flags |= os.O_CLOEXEC
     if _kernel_walks:
         how = b"".join(value.to_bytes(8, "little") for value in (flags, mode if flags & os.O_CREAT else 0, _RESOLVE))
@@ -75,7 +78,7 @@ def read_in(root: int, path: str, limit: int) -> bytes | None:
     """The contents of the regular file `path` in `root`; None when there is none.
 
     limit: the most bytes that it may have; raises TarboxError beyond. A FIFO, a device or a directory is an error too,
-    and is never opened, let alone waited for.
+    and is never opened, let alone waited for. So are files of /proc, as some of them wait to be told something.
     """
     try:
         handle = open_in(root, path)
@@ -84,7 +87,7 @@ def read_in(root: int, path: str, limit: int) -> bytes | None:
             return None
         raise
     try:
-        if not S_ISREG(os.fstat(handle).st_mode):
+        if not S_ISREG(os.fstat(handle).st_mode) or filesystem_of(handle) == PROC:
             raise TarboxError(f"{path} in the container isn't a regular file", "use an image in which it is one")
         file = reopen(handle, os.O_RDONLY)
     finally:
@@ -99,6 +102,13 @@ def read_in(root: int, path: str, limit: int) -> bytes | None:
         return b"".join(parts)
     finally:
         os.close(file)
+
+
+def filesystem_of(handle: int) -> int:
+    """The type of the file system that the descriptor leads to, as statfs(2) tells it: PROC, for one."""
+    facts = buffer(120)
+    syscall("fstatfs", handle, facts)
+    return int.from_bytes(bytes(facts)[:8], "little")
 
 
 def reopen(handle: int, flags: int) -> int:
@@ -154,25 +164,29 @@ class _Walk:
         """Step into `name`; the final descriptor when it is the last one and no directory to go into."""
         here = self.stack[-1]
         last = not any(part not in ("", ".") for part in self.rest)
+        slashed = last and bool(self.rest)  # "name/" and "name/." can only be a directory
         try:
             found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
         except FileNotFoundError:
+            if slashed and (flags & os.O_CREAT or self.file_mode is not None):
+                raise OSError(EISDIR, os.strerror(EISDIR)) from None
             if last and flags & os.O_CREAT:
                 return os.open(name, flags | os.O_EXCL | os.O_NOFOLLOW, mode, dir_fd=here)
             if not self._make(name, here, last):
                 raise
             found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
         kind = os.fstat(found).st_mode
-        if S_ISLNK(kind) and not (last and flags & os.O_NOFOLLOW):
+        exclusive = flags & os.O_CREAT and flags & os.O_EXCL
+        if S_ISLNK(kind) and not (last and not slashed and (flags & os.O_NOFOLLOW or exclusive)):
             self._follow(found)
             return None
         if S_ISDIR(kind):
             self.stack.append(found)
             return None
         try:
-            if not last or flags & os.O_DIRECTORY:
+            if not last or slashed or flags & os.O_DIRECTORY:
                 raise OSError(ENOTDIR, os.strerror(ENOTDIR))
-            if flags & os.O_CREAT and flags & os.O_EXCL:
+            if exclusive:
                 raise OSError(EEXIST, os.strerror(EEXIST))
             if flags & os.O_PATH:
                 return os.dup(found)
@@ -187,6 +201,8 @@ class _Walk:
             if self.links > _LINKS:
                 raise OSError(ELOOP, os.strerror(ELOOP))
             target = os.readlink("", dir_fd=link)
+            if (target.startswith("/") or ":[" in target) and filesystem_of(link) == PROC:
+                raise OSError(ELOOP, os.strerror(ELOOP))  # a magic link: its text isn't where it leads
         finally:
             os.close(link)
         if target.startswith("/"):
@@ -197,11 +213,15 @@ class _Walk:
     def _make(self, name: str, here: int, last: bool) -> bool:
         """Make what is missing; False when nothing is to be made."""
         if last and self.file_mode is not None:
-            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, self.file_mode, dir_fd=here))
+            try:
+                made = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, self.file_mode, dir_fd=here)
+                os.close(made)
+            except FileExistsError:  # somebody was faster, here as below
+                pass
         elif self.directory_mode is not None:
             try:
                 os.mkdir(name, self.directory_mode, dir_fd=here)
-            except FileExistsError:  # somebody was faster; what it is shows when it's opened
+            except FileExistsError:  # what it is shows when it's opened
                 pass
         else:
             return False
