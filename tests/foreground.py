@@ -1,6 +1,6 @@
 """A session around a plain process in the place of a container, to test it without the rest of the engine.
 
-    python -I tests/foreground.py [-i] [-t] [--timeout S] [--hangup S] [--fail-to-thaw] -- COMMAND ARGUMENT…
+    python -I tests/foreground.py [-i] [-t] [--timeout S] [--hangup S] [--fail-to-thaw] [--no-freezer] -- COMMAND…
 
 It does what the engine does: blocks all signals, makes the process, and lets the session serve it.
 """
@@ -28,13 +28,14 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--timeout", type=float)
     parser.add_argument("--hangup", type=float)
     parser.add_argument("--fail-to-thaw", action="store_true")
+    parser.add_argument("--no-freezer", action="store_true")
     parser.add_argument("command", nargs="+")
     return parser.parse_args()
 
 
 def main() -> int:
     from tarbox.engine import session
-    from tarbox.errors import UsageError
+    from tarbox.errors import UnsupportedError, UsageError
     from tarbox.kernel import signals
     from tarbox.kernel.terminal import OpenConsole, UseStreams
     from tarbox.plan.step import Slots
@@ -69,15 +70,20 @@ def main() -> int:
     def fail() -> None:
         raise RuntimeError("it can't be thawed")
 
+    def refuse() -> None:
+        raise UnsupportedError("there is no freezer")
+
     hooks = {"freeze": lambda: None, "thaw": fail} if asked.fail_to_thaw else {}
+    if asked.no_freezer:
+        hooks = {"freeze": refuse, "thaw": refuse}
     console = slots.take("console") if asked.terminal else None
     return ours.run(pid, os.pidfd_open(pid), console, timeout=asked.timeout, **hooks)
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(MAIN.parent.parent / "src"))
-    from tarbox.engine.streams import open_missing
-
-    open_missing()
+    while (spare := os.open("/dev/null", os.O_RDWR)) < 3:  # as the command does for what its caller closed
+        pass
+    os.close(spare)
     code = main()
     os._exit(code)

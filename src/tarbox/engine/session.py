@@ -324,8 +324,9 @@ class Session:
         """Stop the container and this command until it is continued; False if nothing stopped."""
         try:
             self._freeze()
-        except (TarboxError, OSError) as error:
-            self._foreground.tell(f"the container runs on: {error}")
+        except (TarboxError, OSError):  # there is no freezer, or it can't stop them all and has let them go again
+            self._freeze, self._thaw = self._stop_first_process, self._continue_first_process
+            self._freeze()
         self._foreground.stop(number)
         self._thaw()
         if self._console >= 0:

@@ -20,7 +20,7 @@ man 7 pipe, man 2 poll, man 3 stdin
 from __future__ import annotations
 
 import os
-from errno import EBADF, EIO, EPIPE
+from errno import EIO, EPIPE
 from fcntl import F_GETFL, F_SETPIPE_SZ, fcntl
 from select import POLLIN, POLLOUT
 from stat import S_ISCHR, S_ISFIFO, S_ISREG, S_ISSOCK
@@ -28,24 +28,9 @@ from stat import S_ISCHR, S_ISFIFO, S_ISREG, S_ISSOCK
 from ..kernel.terminal import NULL_DEVICE
 
 CHUNK = 1 << 16
-PIPE_SIZE = 1 << 18  # a quarter of what one user may hold in one pipe, and fast enough
+PIPE_SIZE = 1 << 18  # fast enough; all pipes of one plain user may hold 64 MiB together
 _PIPE_BUF = 4096  # a pipe that poll(2) calls writable takes as many bytes without waiting
 _TERMINAL_BUF = 64  # likewise, about, for a terminal that can't be opened once more
-
-
-def open_missing() -> None:
-    """Open /dev/null in the place of each of 0, 1 and 2 that is closed.
-
-    To be called before anything else is opened: the kernel gives away the lowest free number, and what is opened by
-    chance as 1 would get the container's output.
-    """
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError as error:
-            if error.errno != EBADF:
-                raise
-            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
 
 
 def may_cross(descriptor: int) -> bool:
