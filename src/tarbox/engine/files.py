@@ -85,7 +85,7 @@ class WriteFiles(Step):
         return f'write("{self.folder}/{{{",".join(self.files)}}}")'
 
     def shell(self) -> str:
-        from shlex import quote
+        from ..plan.shell import quote
 
         writes = "; ".join(f"printf %s {quote(text)} > {self.folder}/{name}" for name, text in self.files.items())
         return f"mkdir {self.folder}; {writes}"

@@ -163,7 +163,7 @@ class Unpack(Step):
         )
 
     def shell(self) -> str:
-        from shlex import quote
+        from ..plan.shell import quote
 
         tree, target, link = self.scratch + "/fs", self.place, os.path.dirname(self.place)
         unpack = f"tar --numeric-owner --xattrs --xattrs-include='*' -xpf {quote(self.source)} -C {quote(tree)}"

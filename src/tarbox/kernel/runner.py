@@ -230,7 +230,7 @@ class Execute(Step):
 
     def shell(self) -> str:
         """As typed; the program's own name can only differ from its path in bash."""
-        from shlex import quote
+        from ..plan.shell import quote
 
         words = [quote(word) for word in (self.path, *self.arguments[1:])]
         return " ".join(["tini", "--", *words] if self.init else ["exec", *words])

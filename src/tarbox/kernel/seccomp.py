@@ -149,7 +149,8 @@ def _compile(path: str, data: bytes, capabilities: int) -> tuple[bytes, int]:
 class LoadSeccomp(Step):
     """Put a seccomp program before every later system call.
 
-    profile: its name, for people. program: the instructions, 8 bytes each; b"" where it's only told of. flags: of seccomp(2).
+    profile: its name, for people. program: the instructions, 8 bytes each; b"" where it's only told of.
+    flags: of seccomp(2).
     """
 
     __slots__ = ("flags", "profile", "program")
