@@ -9,11 +9,12 @@ secrets of /etc (all that not everybody may read, and what goes by the name of a
 from __future__ import annotations
 
 import os
+from errno import EPERM
 from stat import S_IMODE, S_ISDIR, S_ISLNK
 
 from ..errors import StorageError
 from ..kernel.mounts import AttachTree, MountMemory, OpenTree
-from ..kernel.overlay import MakeScratch, OpenOverlay
+from ..kernel.overlay import REFUSED, MakeScratch, OpenOverlay
 from ..plan.step import CHILD, Slots, Step
 from .snapshots.overlay import options
 
@@ -114,7 +115,8 @@ class MakeSkeleton(Step):
             finally:
                 os.close(top)
         except OSError as error:
-            raise StorageError(f"cannot make {self.path}/root: {error.strerror}") from None
+            hint = REFUSED if error.errno == EPERM else ""  # no node 0:0 can be made on an overlay
+            raise StorageError(f"cannot make {self.path}/root: {error.strerror}", hint) from None
         finally:
             os.umask(mask)
 

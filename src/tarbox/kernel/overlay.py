@@ -18,6 +18,7 @@ from ..plan.step import CHILD, PARENT, Slots, Step
 from . import mounts
 from .syscall import syscall
 
+REFUSED = "choose a data root on another file system with --root, or keep the writes in memory with --root-tmpfs SIZE"
 _LONGEST = 255  # bytes of one value that fsconfig(2) takes
 
 
@@ -123,6 +124,8 @@ class OpenOverlay(Step):
             return syscall("fsmount", context, 1, 0)
         except KernelError as error:
             said = mounts.complaint(context)
+            if said.endswith("not supported as upperdir"):
+                raise UnsupportedError(f"overlay refuses the file system of {self.upper} for writes", REFUSED) from None
             hint = said or "the data root may be on a file system that overlay refuses; choose another with --root"
             raise KernelError("mount", ("overlay", self.shown()), error.errno, hint, self.shell()) from None
 
