@@ -14,6 +14,8 @@ import os
 
 from ..errors import StorageError
 
+_NO_FOLDER = (FileExistsError, NotADirectoryError)
+
 
 class Roots:
     """The two folders of one data root.
@@ -44,24 +46,27 @@ class Roots:
 
     def make(self) -> None:
         """Make both folders, for their owner alone; raises StorageError."""
-        for base, names in ((self.data, ("scratch", "journals")), (self.state, ("journals",))):
+        for base, names, hint in (
+            (self.data, ("scratch", "journals"), "choose a data root that you can write to: --root DIR or TARBOX_ROOT"),
+            (self.state, ("journals",), "small files of running containers are kept there; is it full, or read-only?"),
+        ):
             for name in names:
                 try:
                     os.stat(f"{base}/{name}")
                 except OSError:
-                    _make(base, name)
+                    _make(base, name, hint)
         owner = os.stat(self.state)
         if owner.st_uid != os.geteuid():
             raise StorageError(f"{self.state} belongs to another user", "remove it, or choose another root with --root")
 
 
-def _make(base: str, name: str) -> None:
+def _make(base: str, name: str, hint: str) -> None:
     try:
         os.makedirs(base, 0o711, exist_ok=True)
         os.makedirs(f"{base}/{name}", 0o700, exist_ok=True)
     except OSError as error:
-        hint = "choose a data root that you can write to: --root DIR or TARBOX_ROOT"
-        raise StorageError(f"cannot make {base}/{name}: {error.strerror}", hint) from None
+        reason = "something that isn't a directory is in the way" if isinstance(error, _NO_FOLDER) else error.strerror
+        raise StorageError(f"cannot make {base}/{name}: {reason}", hint) from None
 
 
 def _default_data() -> str:
