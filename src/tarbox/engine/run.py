@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import ImageNotFoundError, TarboxError
+from ..errors import ImageNotFoundError, TarboxError, UnsupportedError
 from ..images import source
 from ..kernel import cgroups, signals
 from ..kernel.capabilities import available
@@ -92,6 +92,11 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
     beside = Beside(cgroups.pick(facts), facts.v1)
     beside.privileged = machine.uid == 0
     opener = PARENT if beside.privileged else CHILD
+    if options.group_add and not beside.privileged:
+        raise UnsupportedError(
+            f"--group-add {options.group_add[0]}: a container of a plain user has one group, that user's own outside",
+            "leave --group-add out, or run tarbox as root",
+        )
     _check_sources(options)
     beside.steps += found.steps(roots.data, f"{roots.scratch}/{id}", options.root_tmpfs, beside.privileged, opener)
     beside.steps += [MakeSource(mount.source) for mount in options.mounts if mount.create]
