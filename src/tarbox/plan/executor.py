@@ -20,7 +20,7 @@ from .step import CHILD, PARENT, RUNNER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from typing import NoReturn, Protocol
 
     from .plan import Handover, Plan
@@ -55,10 +55,11 @@ class Execution:
 
     slots: what is open already. observe: is told ("step" or "handover", index, process) before each; what it raises is
     that step's error. meanwhile: what the parent may as well do while the child is busy. After `start()`, `pid` is the
-    container's first process.
+    container's first process. results: the slots that stay open for the caller then; what else the steps opened is
+    closed, and all of it when `start()` raises.
     """
 
-    __slots__ = ("channel", "machinery", "meanwhile", "observe", "pid", "plan", "slots")
+    __slots__ = ("channel", "machinery", "meanwhile", "observe", "pid", "plan", "results", "slots")
 
     def __init__(
         self,
@@ -67,9 +68,11 @@ class Execution:
         machinery: Machinery,
         observe: Observer | None = None,
         meanwhile: Callable[[], None] | None = None,
+        results: tuple[str, ...] = ("pidfd", "console"),
     ) -> None:
         self.plan = plan
         self.meanwhile = meanwhile
+        self.results = results
         self.slots = slots
         self.machinery = machinery
         self.observe = observe
@@ -78,20 +81,38 @@ class Execution:
 
     def start(self) -> int:
         """Do all steps; returns the process id of the container's program, now running. Raises a TarboxError."""
-        for index, step in enumerate(self.plan.steps):
-            self._hand_over(index, PARENT)
-            if step.spawns:
-                self._spawn(index, step)
-            elif step.by == PARENT:
-                self._do(index, step, PARENT)
-        self._await_program()
+        given = set(self.slots.descriptors)
+        try:
+            for index, step in enumerate(self.plan.steps):
+                self._hand_over(index, PARENT)
+                if step.spawns:
+                    self._spawn(index, step)
+                elif step.by == PARENT:
+                    self._do(index, step, PARENT)
+            self._await_program()
+        except BaseException:
+            self._close(given)
+            raise
+        self._close(given.union(self.results))
         return self.pid
+
+    def _close(self, kept: Collection[str]) -> None:
+        """Close the channel and what the steps opened, but not what is in the slots `kept`."""
+        if self.channel:
+            self.channel.close()
+        for name in [name for name in self.slots.descriptors if name not in kept]:
+            os.close(self.slots.descriptors.pop(name))
 
     def _spawn(self, index: int, step: Step) -> None:
         if self.observe:
             self.observe("step", index, PARENT)
         ours, theirs = self.machinery.pair()
-        pid = self.machinery.spawn(step, self.slots)
+        try:
+            pid = self.machinery.spawn(step, self.slots)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
         if pid:
             theirs.close()
             self.channel, self.pid = ours, pid
@@ -102,6 +123,7 @@ class Execution:
             self.machinery.forked()
             ours.close()
             self.channel = theirs
+            self.slots.warnings.clear()  # the parent has them
             self._child(index + 1)
         except BaseException as error:
             _tell_error(theirs, -1, error)
@@ -154,7 +176,12 @@ class Execution:
         if handover.sender == process:
             message = _HANDOVER + "\n".join(self.slots.warnings).encode()
             self.slots.warnings.clear()
-            self.channel.send(message, [self.slots.take(name) for name in handover.slots])
+            try:
+                self.channel.send(message, [self.slots.take(name) for name in handover.slots])
+            except KernelError:
+                if process == CHILD:
+                    raise
+                raise self._error(self.channel.receive()[0]) from None  # it's gone; its last words say why
         else:
             self._receive(handover)
 
@@ -178,13 +205,12 @@ class Execution:
             raise self._error(message)
         rows, _, warnings = message[1:].partition(b"\0")
         report = self.channel.receive()[0]
-        self.channel.close()
         self._warn(warnings)
         if report:
             failed = self.machinery.report(report)
             if failed is None:
                 raise self._error(report)
-            raise _runner_error(self.plan, rows.decode(), *failed)
+            raise _runner_error(self.plan, os.fsdecode(rows), *failed)
 
     def _warn(self, lines: bytes) -> None:
         self.slots.warnings += [line for line in lines.decode("utf-8", "replace").split("\n") if line]
@@ -215,14 +241,15 @@ def _tell_error(channel: Channel, index: int, error: BaseException) -> None:
         fields = [type(error).__name__, "0", error.message, error.hint]
     else:
         fields = ["TarboxError", "0", f"{type(error).__name__}: {error}", ""]
+    fields = [field.replace("\0", " ")[:4096] for field in (str(index), *fields)]
     try:
-        channel.send(_ERROR + "\0".join([str(index), *fields]).encode("utf-8", "replace")[:32768], [])
+        channel.send(_ERROR + "\0".join(fields).encode("utf-8", "replace")[:32768], [])
     except (OSError, TarboxError):
         pass
 
 
 def _text(argument: object) -> str:
-    return (argument.decode("utf-8", "replace") if isinstance(argument, bytes) else str(argument)).replace("\0", " ")
+    return argument.decode("utf-8", "replace") if isinstance(argument, bytes) else str(argument)
 
 
 def _runner_error(plan: Plan, announced: str, row: int, errno: int) -> TarboxError:
