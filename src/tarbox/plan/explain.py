@@ -71,7 +71,7 @@ def _folded(first: str, text: str, later: str) -> list[str]:
     lines, line = [], first
     for number, word in enumerate(printable.split(" ")):
         if number and len(line) + 1 + len(word) > _WIDTH:
-            lines.append(line)
+            lines.append(line.rstrip())
             line = later + word
         else:
             line += f" {word}" if number else word
