@@ -79,6 +79,8 @@ def _check(steps: tuple[Step, ...], handovers: tuple[Handover, ...], spawn: int,
             latest.append(crossings[index])
         if index <= spawn and step.by != PARENT:
             raise ValueError(f"{step!r} comes before there is a {step.by}")
+        if index and steps[index - 1].by == RUNNER != step.by:
+            raise ValueError(f"{step!r} comes after the {RUNNER} has taken over")
         process = CHILD if step.by == RUNNER else step.by
         for name in step.takes():
             if name not in holders:
