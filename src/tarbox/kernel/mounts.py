@@ -16,7 +16,7 @@ import os
 from errno import EINVAL, ENOSYS, ENOTDIR
 from stat import S_ISDIR
 
-from ..errors import KernelError
+from ..errors import ImageError, KernelError
 from ..plan.step import CHILD, PARENT, Slots, Step
 from . import paths
 from .syscall import syscall
@@ -109,6 +109,15 @@ def set_attributes(
 def attach(tree: int, target: int) -> None:
     """Attach a tree at the place that the descriptor `target` points at."""
     syscall("move_mount", tree, b"", target, b"", _MOVE_FROM_EMPTY | _MOVE_TO_EMPTY)
+
+
+def refuse_proc(place: int, target: str) -> None:
+    """Raise ImageError when a link of the image leads `target`, which isn't named so, into /proc.
+
+    What is mounted over files of /proc decides what those who set the container up read there and write there.
+    """
+    if paths.filesystem_of(place) == paths.PROC and target.strip("/").partition("/")[0] != "proc":
+        raise ImageError(f"{target} in the container leads into /proc", "nothing is mounted there: use another image")
 
 
 def _bits(attributes: tuple[str, ...]) -> int:
@@ -217,6 +226,7 @@ class AttachTree(Step):
         make = paths.make_directories if S_ISDIR(os.fstat(tree).st_mode) else paths.make_file
         try:
             place = make(slots.take("root"), self.target)
+            refuse_proc(place, self.target)
             attach(tree, place)
         except KernelError as error:
             hint = (
@@ -325,11 +335,19 @@ class MountFilesystem(Step):
         try:
             place = paths.make_directories(slots.take("root"), self.target)
             try:
+                refuse_proc(place, self.target)
                 attach(tree, place)
             finally:
                 os.close(place)
+            facts = os.fstat(tree)
+            for name in self.finds():
+                slots.found[name] = (facts.st_dev, facts.st_ino)
         finally:
             os.close(tree)
+
+    def finds(self) -> tuple[str, ...]:
+        """For /proc and /sys: which directory was mounted, so that what is covered there later is covered in that."""
+        return (f"top of {self.target}",) if self.target in ("/proc", "/sys") else ()
 
     def call(self) -> str:
         options = ",".join(self.options)
