@@ -15,15 +15,37 @@ import os
 from errno import ENOENT, ENOTDIR
 from stat import S_ISCHR, S_ISDIR
 
-from ..errors import KernelError, UnsupportedError
+from ..errors import ImageError, KernelError, UnsupportedError
 from ..plan.step import CHILD, Slots, Step
 from . import mounts, paths
 
 
-def _open(root: int, path: str) -> int:
-    """The place, or -1 when this kernel doesn't have it."""
+def _open(slots: Slots, path: str) -> int:
+    """The place, or -1 when this kernel doesn't have it.
+
+    Below a /proc or /sys that was mounted before, it is looked for in that very directory. Whoever can change the files
+    of a root that a container writes to could put another one in its place for a moment, to be covered instead.
+    """
+    root, name = slots.take("root"), path.lstrip("/")
+    top, _, below = name.partition("/")
+    mounted = slots.found.get(f"top of /{top}")
+    if mounted is None or not below:
+        return _look(root, name)
+    place = _look(root, top)
     try:
-        return paths.open_in(root, path)
+        facts = os.fstat(place) if place >= 0 else None
+        if facts is None or (facts.st_dev, facts.st_ino) != mounted:
+            hint = "does its image lead it elsewhere, or does something change its files right now?"
+            raise ImageError(f"/{top} in the container isn't what was mounted there", hint)
+        return _look(place, below)
+    finally:
+        if place >= 0:
+            os.close(place)
+
+
+def _look(directory: int, path: str) -> int:
+    try:
+        return paths.open_in(directory, path)
     except KernelError as error:
         if error.errno in (ENOENT, ENOTDIR):
             return -1
@@ -65,11 +87,10 @@ class MaskPaths(Step):
         return ("root",)
 
     def apply(self, slots: Slots) -> None:
-        root = slots.take("root")
         covers: dict[bool, int] = {}  # the first of each kind, for directories and for files
         try:
             for path in self.paths:
-                place = _open(root, path)
+                place = _open(slots, path)
                 if place < 0:
                     continue
                 try:
@@ -111,9 +132,8 @@ class ReadOnlyPaths(Step):
         return ("root",)
 
     def apply(self, slots: Slots) -> None:
-        root = slots.take("root")
         for path in self.paths:
-            place = _open(root, path)
+            place = _open(slots, path)
             if place < 0:
                 continue
             try:
