@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 
 from ..plan.step import CHILD, Slots, Step
-from . import mounts
+from . import mounts, paths
 from .syscall import syscall
 
 _MNT_DETACH = 2
@@ -96,8 +96,6 @@ class Enter(Step):
         return ("root",)
 
     def apply(self, slots: Slots) -> None:
-        from . import paths
-
         directory = paths.make_directories(slots.take("root"), self.path)
         os.fchdir(directory)
         os.close(directory)
