@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 
-from ..errors import ImageNotFoundError, TarboxError, UnsupportedError
+from ..errors import ImageNotFoundError, KernelError, TarboxError, UnsupportedError
 from ..images import source
 from ..kernel import cgroups, signals
 from ..kernel.capabilities import available
 from ..kernel.mounts import MakeSource
+from ..kernel.syscall import syscall
 from ..plan.executor import Execution
 from ..plan.journal import Journal, sweep
 from ..plan.step import CHILD, PARENT, Slots
@@ -130,7 +131,7 @@ def _carry_out(
         code = session.run(
             pid,
             slots.take("pidfd"),
-            slots.descriptors.get("console"),
+            slots.descriptors.pop("console", None),
             timeout=options.timeout or None,
             freeze=lambda: backend.freeze(container.name),
             thaw=lambda: backend.thaw(container.name),
@@ -139,9 +140,11 @@ def _carry_out(
             _tell_of_memory(container, options)
         return code
     except BaseException:
-        _end(execution.pid)
+        _end(execution.pid, slots.descriptors.get("pidfd"))
         raise
     finally:
+        if "pidfd" in slots.descriptors:
+            os.close(slots.descriptors.pop("pidfd"))
         for journal in journals:
             _warn([str(error) for error in journal.clean()])
 
@@ -152,12 +155,18 @@ def _sort(records: list[tuple[str, str]], data: str) -> tuple[list[tuple[str, st
     return [record for record in records if record not in on_disk], on_disk
 
 
-def _end(pid: int) -> None:
-    """Kill the container's first process, and with it all of them, and wait for it."""
+def _end(pid: int, pidfd: int | None) -> None:
+    """Kill the container's first process, and with it all of them, and wait for it.
+
+    pidfd: tells it from a stranger that got its number meanwhile; None when nobody can have waited for it yet.
+    """
     if pid:
         try:
-            os.kill(pid, 9)
-        except ProcessLookupError:
+            if pidfd is None:
+                os.kill(pid, 9)
+            else:
+                syscall("pidfd_send_signal", pidfd, 9, None, 0)
+        except (ProcessLookupError, KernelError):
             pass
         try:
             os.waitpid(pid, 0)
