@@ -1,0 +1,395 @@
+"""Runs of containers that are stopped at a chosen place, and what they left.
+
+A driver, forked from the tests, forks a command for each case: no Python starts. The command tells the driver through a
+pipe what it reaches; the driver kills whom the case names, waits for all that came from the command, and looks around.
+
+man 2 PR_SET_CHILD_SUBREAPER, man 2 pidfd_open
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import pkgutil
+import select
+import signal
+import time
+from pathlib import Path
+
+import tarbox
+from tarbox.engine import run as engine
+from tarbox.engine import undo
+from tarbox.engine.mount_options import tmpfs, volume
+from tarbox.engine.options import RunOptions
+from tarbox.engine.roots import Roots
+from tarbox.engine.session import Session
+from tarbox.errors import TarboxError
+from tarbox.kernel import seccomp, signals, trees
+from tarbox.kernel.program import FindProgram
+from tarbox.kernel.syscall import syscall
+from tarbox.plan.step import PARENT, RUNNER, Row
+
+PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
+PATIENCE = 20.0  # seconds, for a run on a busy machine
+GONE = 1.0  # seconds after a kill until nothing of the container runs
+PLACES = ("step", "handover")
+
+
+def load() -> None:
+    """Import all of tarbox, so that commands load nothing, whatever their user may read."""
+    for module in pkgutil.walk_packages(tarbox.__path__, "tarbox."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+class Scene:
+    """Where a kind of run takes place.
+
+    options: of the run; called anew for each. root: the data root. user: the id to run as, 0 for root. terminal:
+    whether its output is a terminal. shared: directories that no run may change.
+    """
+
+    def __init__(self, options, root, user=0, terminal=False, shared=(), runtime="", profile=""):
+        self.options = options
+        self.root = str(root)
+        self.user = user
+        self.terminal = terminal
+        self.shared = [str(path) for path in shared]
+        self.runtime = str(runtime)
+        self.profile = profile
+
+    def become(self):
+        """In the command: be its user."""
+        if not self.user:
+            return
+        if self.profile:
+            seccomp._DEFAULT_PROFILE = self.profile
+        os.environ["XDG_RUNTIME_DIR"] = self.runtime
+        os.setgroups([])
+        os.setresgid(self.user, self.user, self.user)
+        os.setresuid(self.user, self.user, self.user)
+        syscall("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)  # as after any execve; else /proc/self is root's
+
+    def files(self):
+        """Every path that a run could leave, in its data root and its state folder."""
+        found = set()
+        state = f"{self.runtime}/tarbox" if self.user else Roots(self.root).state
+        for top in (self.root, state, *self.shared):
+            for folder, names, files in os.walk(top):
+                found |= {os.path.join(folder, name) for name in (*names, *files)}
+        return found
+
+
+SCENES = ("directory", "host", "memory", "terminal", "plain")
+
+
+def scene(name, folder, rootfs, host, plain_user):
+    """One of SCENES: a run with these options, by root or by the plain user.
+
+    folder: empty, to be reached by both. rootfs: a busybox there. host: the tests' own.
+    """
+    (folder / "shared").mkdir()
+    (folder / "shared/file").write_text("shared\n")
+    user = plain_user if name == "plain" else 0
+    for path in (rootfs, *rootfs.rglob("*")):
+        os.chown(path, user, user, follow_symlinks=False)
+
+    def options():
+        wanted = RunOptions(f"{rootfs}:O", ["true"])
+        if name == "directory":
+            wanted.memory, wanted.cpus, wanted.pids_limit = 64 << 20, 0.5, 20
+            wanted.mounts = [volume(f"{folder}/shared:/shared", "/"), tmpfs("/scratch")]
+            wanted.init = wanted.no_new_privileges = True
+            wanted.user = "guest"
+        elif name == "host":
+            wanted.image = "host"
+        elif name == "memory":
+            wanted.root_tmpfs, wanted.read_only = 8 << 20, True
+        elif name == "terminal":
+            wanted.tty = True
+        return wanted
+
+    for part in ("root", "run"):
+        (folder / part).mkdir()
+        os.chown(folder / part, user, user)
+    profile = str(Path(host.plain_main).parent / "kernel/seccomp-default.json") if user else ""
+    shared = (rootfs, folder / "shared")
+    return Scene(options, folder / "root", user, name == "terminal", shared, folder / "run", profile)
+
+
+class Place:
+    """What a command reaches: ("step", index, process), ("handover", index, process), ("running", 0, "parent") …"""
+
+    def __init__(self, kind, index, process, pid=0):
+        self.kind = kind
+        self.index = index
+        self.process = process
+        self.pid = pid
+
+    def __repr__(self):
+        return f"{self.kind} {self.index} of the {self.process}"
+
+    @property
+    def key(self):
+        return self.kind, self.index, self.process
+
+
+class Command:
+    """One run in a process of its own, and what is told of it.
+
+    stop: at which place it stops and waits to be killed, or what is raised there. fail: the runner's step that fails.
+    """
+
+    def __init__(self, scene, options=None, stop=None, error=None, fail=None, argument=0):
+        self.scene = scene
+        self.reader, writer = os.pipe()
+        self.master, output = os.openpty() if scene.terminal else (-1, -1)
+        self.stderr = os.memfd_create("stderr")
+        self.stop, self.error, self.fail = stop, error, fail
+        self.names = []  # (kind, name) of what its plan leaves on the host
+        self.places = []
+        self.runner = []  # the indexes of the runner's steps
+        self.answer = None
+        self.argument = argument
+        self.pid = os.fork()
+        if self.pid == 0:
+            status = 99
+            try:
+                os.close(self.reader)
+                self.writer = writer
+                self._live(options or scene.options(), output)
+                status = 0
+            except BaseException:
+                import traceback
+
+                os.write(2, traceback.format_exc().encode())
+            finally:
+                os._exit(status)
+        os.close(writer)
+        if output >= 0:
+            os.close(output)
+
+    # In the command.
+
+    def _live(self, options, output):
+        null = os.open("/dev/null", os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(output if output >= 0 else null, 1)
+        os.dup2(self.stderr, 2)
+        for extra in (null, output):
+            if extra >= 0:
+                os.close(extra)
+        self.scene.become()
+        self._wrap()
+        before = _state()
+        try:
+            result = engine.run(options, self.scene.root, self._observe)
+        except TarboxError as error:
+            result = f"{error} {' '.join(getattr(error, '__notes__', []))}"
+        self._tell("result", (result, _changes(before, _state())))
+
+    def _observe(self, kind, index, process):
+        self._reach(Place(kind, index, process))
+
+    def _reach(self, place):
+        """Tell of a place; stop or fail there when this is the one."""
+        stops = self.stop == place.key
+        if stops and self.error:
+            self._tell("place", place)
+            raise TarboxError(self.error)
+        self._tell("stop" if stops else "place", place)
+        if stops and place.process == PARENT:
+            time.sleep(PATIENCE)
+        elif stops:  # the command may be killed now, or this process itself
+            poller = select.poll()
+            poller.register(self.alive, select.POLLIN)
+            poller.poll(PATIENCE * 1000)
+
+    def _wrap(self):
+        """Put our observers around what has none."""
+        self.alive = os.pidfd_open(os.getpid())
+        os.set_inheritable(self.alive, True)
+        prepare, serve, unlink = engine.prepare, Session._serve, trees._unlink
+
+        def prepared(*arguments, **options):
+            container = prepare(*arguments, **options)
+            runner = [index for index, step in enumerate(container.plan.steps) if step.by == RUNNER]
+            self._tell("plan", (container.plan.records(), container.name, runner, len(container.plan.steps)))
+            if self.fail is not None:
+                self._sabotage(container.plan.steps[self.fail])
+            return container
+
+        def served(*arguments, **options):
+            self._reach(Place("running", 0, PARENT))
+            code = serve(*arguments, **options)
+            self._reach(Place("ended", 0, PARENT))
+            return code
+
+        def unlinked(*arguments):
+            unlink(*arguments)
+            self._reach(Place("unlinked", next(self.counter), PARENT))
+
+        engine.prepare, Session._serve, trees._unlink = prepared, served, unlinked
+        self.counter = iter(range(1 << 20))
+        taken = iter(range(1 << 20))
+
+        def taking(kind, take):
+            def taken_away(name):
+                take(name)
+                self._reach(Place("taken", next(taken), PARENT))
+
+            return taken_away
+
+        for kind, take in list(undo.UNDO.items()):
+            undo.UNDO[kind] = taking(kind, take)
+
+    def _sabotage(self, step):
+        """Make a step of the runner fail there, where nothing can raise."""
+        kind = type(step)
+        if getattr(kind, "executes", False):
+            FindProgram.apply = _find_nothing
+            return
+        rows = kind.rows
+        kind.rows = lambda self, slots: [Row("fcntl", (-1, 1))] if self is step else rows(self, slots)
+
+    def _tell(self, kind, value):
+        os.write(self.writer, _framed(kind, value))
+
+    # In the driver.
+
+    def drive(self, victim=""):
+        """Follow it to its end, and kill the victim ("command" or "child") where it stops; returns seconds that took.
+
+        What it returns is the time from the kill to the end of all that the command had started.
+        """
+        since = time.monotonic()
+        stream = b""
+        while True:
+            ready = select.select([self.reader], [], [], PATIENCE)[0]
+            assert ready, f"nothing happened for {PATIENCE:g} s, after {self.places[-1:]}"
+            more = os.read(self.reader, 65536)
+            if not more:
+                break
+            stream += more
+            while len(stream) >= 4 and len(stream) >= 4 + (size := int.from_bytes(stream[:4], "little")):
+                kind, value = pickle.loads(stream[4 : 4 + size])
+                stream = stream[4 + size :]
+                since = self._hear(kind, value, victim) or since
+        return self._wait(since)
+
+    def _hear(self, kind, value, victim):
+        if kind == "plan":
+            self.names, self.name, self.runner, self.steps = value
+        elif kind == "result":
+            self.answer = value
+        else:
+            self.places.append(value)
+            if kind == "stop":
+                if victim == "child":
+                    for child in _children(self.pid):
+                        os.kill(child, signal.SIGKILL)
+                else:
+                    os.kill(self.pid, signal.SIGKILL)
+                return time.monotonic()
+        return 0.0
+
+    def _wait(self, since):
+        """Wait for everything that came from it; fails when something lives on."""
+        self.status = os.waitpid(self.pid, 0)[1]
+        while True:
+            try:
+                left = os.waitpid(-1, os.WNOHANG)[0]
+            except ChildProcessError:
+                break
+            if left == 0:
+                assert time.monotonic() < since + PATIENCE, f"still there: {_children(os.getpid())}"
+                time.sleep(0.001)
+        took = time.monotonic() - since
+        os.close(self.reader)
+        if self.master >= 0:
+            os.close(self.master)
+        return took
+
+    def said(self):
+        """What it wrote to standard error."""
+        size = os.fstat(self.stderr).st_size
+        text = os.pread(self.stderr, size, 0).decode()
+        os.close(self.stderr)
+        return text
+
+
+def _framed(kind, value):
+    data = pickle.dumps((kind, value))
+    return len(data).to_bytes(4, "little") + data
+
+
+def _find_nothing(self, slots):
+    slots.found["program"], slots.found["obstacle"] = "/no/such/program", ""
+
+
+def _children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _state():
+    """What a command could change of its own process."""
+    return {
+        "descriptors": {name: _target(name) for name in os.listdir("/proc/self/fd")},
+        "mounts": Path("/proc/self/mountinfo").read_text(),
+        "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")},
+        "children": Path("/proc/self/task", str(os.getpid()), "children").read_text(),
+        "umask": next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Umask")),
+        "directory": os.getcwd(),
+        "signals": signals.set_mask(bytes(8)),
+        "terminal": _modes(),
+    }
+
+
+def _target(name):
+    try:
+        return os.readlink(f"/proc/self/fd/{name}")
+    except OSError:
+        return ""  # of the listing itself
+
+
+def _modes():
+    import termios
+
+    try:
+        return repr(termios.tcgetattr(1))
+    except termios.error:
+        return ""
+
+
+def _changes(before, after):
+    lines = []
+    for key, value in before.items():
+        if after[key] != value and key == "descriptors":
+            opened = {name: target for name, target in after[key].items() if target and name not in value}
+            lines += [f"descriptor {name}: {target}" for name, target in opened.items()]
+        elif after[key] != value:
+            lines.append(f"{key}: {after[key]!r} instead of {value!r}")
+    return lines
+
+
+def cgroups(name):
+    """The groups of a container in every hierarchy."""
+    top = "/sys/fs/cgroup"
+    places = [top, *(entry.path for entry in os.scandir(top) if entry.is_dir())]
+    return [path for place in places if os.path.isdir(path := f"{place}/{name}")]
+
+
+def left(command, before):
+    """What is still there of what a command's plan names, and of what it could leave elsewhere, a line each."""
+    lines = [f"{kind} {name}" for kind, name in command.names if os.path.lexists(name)]
+    if command.names:
+        lines += [f"cgroup {path}" for path in cgroups(command.name)]
+    lines += [f"file {path}" for path in sorted(command.scene.files() - before)]
+    return lines
+
+
+def be_driver():
+    """Make this process the one to which everything comes that a command leaves behind."""
+    load()
+    syscall("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
