@@ -64,7 +64,7 @@ class Channel:
                 size = syscall("recvmsg", self._descriptor, header, _MSG_CMSG_CLOEXEC)
                 break
             except KernelError as error:
-                # Told once, when the other end was closed before it had read all; what it wrote itself comes after that.
+                # Told once, when the other end was closed before it had read all; what it wrote comes after that.
                 if error.errno not in (EINTR, ECONNRESET):
                     raise
         used = int.from_bytes(bytes(header)[40:48], "little")
