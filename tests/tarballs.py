@@ -12,8 +12,8 @@ END = bytes(2 * BLOCK)
 
 def header(
     name: bytes | str = b"file", kind: bytes = b"0", size: int = 0, link: bytes | str = b"", mode: int = 0o644,
-    uid: int = 0, gid: int = 0, mtime: int = 1_600_000_000, device: tuple[int, int] = (0, 0), magic: bytes = b"ustar\x0000",
-    fields: dict[int, bytes] | None = None,
+    uid: int = 0, gid: int = 0, mtime: int = 1_600_000_000, device: tuple[int, int] = (0, 0),
+    magic: bytes = b"ustar\x0000", fields: dict[int, bytes] | None = None,
 ) -> bytes:  # fmt: skip
     """One header with the right checksum. fields: bytes that are put at an offset, whatever belongs there."""
     block = bytearray(BLOCK)

@@ -87,12 +87,12 @@ def odd_tree(tmp_path: Path) -> Path:
     with open(top / "holes", "wb") as holes:
         holes.truncate(3 << 20)
     with open(top / "many-holes", "wb") as many:
-        for place in range(0, 200):
+        for place in range(200):
             many.seek(place * 65536)
             many.write(b"%d" % place)
     (top / "large").write_bytes(random.Random(1).randbytes(3_500_001))
     for path in sorted(top.rglob("*"), reverse=True):
-        if not path.name == "old":
+        if path.name != "old":
             os.utime(path, ns=(0, 1_500_000_000_123_456_789), follow_symlinks=False)
     return top
 
@@ -105,7 +105,8 @@ FORMS = {
     "pax-sparse-0.1": ["--format=pax", "--sparse", "--sparse-version=0.1", "--xattrs", "--xattrs-include=*"],
     "pax-sparse-1.0": ["--format=pax", "--sparse", "--sparse-version=1.0", "--xattrs", "--xattrs-include=*"],
     "pax-global": ["--format=pax", "--pax-option=comment=for all"],
-    "ustar": ["--format=ustar", "--exclude=long*", "--exclude=ddd*", "--exclude=loop*", "--exclude=disk", "--exclude=old"],
+    "ustar": ["--format=ustar", "--exclude=long*", "--exclude=ddd*", "--exclude=loop*", "--exclude=disk",
+              "--exclude=old"],
     "v7": ["--format=v7", "--exclude=d*", "--exclude=long*", "--exclude=null", "--exclude=fifo", "--exclude=loop*",
            "--exclude=old"],
 }  # fmt: skip
