@@ -59,8 +59,9 @@ def run(options: RunOptions, root: str | None = None, observe: Observer | None =
     roots.make()
     for folder in roots.journals:
         _warn([str(error) for error in sweep(folder, UNDO)])
-    mask = signals.block_all()
+    signals.leave_on_termination()
     session = Session(options.interactive, options.tty)
+    mask = signals.present_mask()
     try:
         container = prepare(options, roots, tuple(session.slots()))
         return _carry_out(container, roots, session, options, observe)
@@ -140,6 +141,7 @@ def _carry_out(
             _tell_of_memory(container, options)
         return code
     except BaseException:
+        signals.block_all()  # a second ^C must not stop the taking away
         _end(execution.pid, slots.descriptors.get("pidfd"))
         raise
     finally:

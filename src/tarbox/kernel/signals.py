@@ -92,6 +92,27 @@ def set_mask(mask: bytes) -> bytes:
     return bytes(old)
 
 
+def present_mask() -> bytes:
+    """The signals that are blocked now, as `set_mask` takes them."""
+    old = buffer(8)
+    syscall("rt_sigprocmask", _SIG_SETMASK, None, old, 8)
+    return bytes(old)
+
+
+def leave_on_termination() -> None:
+    """Have SIGHUP and SIGTERM end this process by SystemExit with 128+n, as ^C does by KeyboardInterrupt.
+
+    So what is under way can be taken away. A signal that is ignored (`nohup`) stays ignored.
+    """
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (1, 15):
+        if _signal.getsignal(number) is _signal.SIG_DFL:
+            _signal.signal(number, leave)
+
+
 def block_all() -> bytes:
     """Block every signal that can wait, until it is read from a `signal_descriptor`; returns the mask before."""
     return set_mask(_ASYNCHRONOUS)

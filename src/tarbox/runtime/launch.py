@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..kernel import channel, runner
+from ..kernel import channel, runner, signals
 from ..kernel.namespaces import Spawn
 from ..kernel.runner import Execute
 
@@ -26,8 +26,13 @@ def pair() -> tuple[channel.Channel, channel.Channel]:
 
 
 def spawn(step: Step, slots: Slots) -> int:
-    """Fork as the step says; 0 in the child."""
+    """Fork as the step says; 0 in the child.
+
+    Until here a signal ends the command as any other; from here on all are blocked, and whoever serves the container
+    reads them, so that none gets lost in between.
+    """
     assert isinstance(step, Spawn)
+    signals.block_all()
     return step.spawn(slots)
 
 
