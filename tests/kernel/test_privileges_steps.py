@@ -10,6 +10,7 @@ import signal
 import pytest
 
 from rows import failure, in_child, perform
+from tarbox.engine import defaults
 from tarbox.errors import TarboxError, UsageError
 from tarbox.kernel import capabilities, rlimits, signals
 from tarbox.kernel.capabilities import BoundingSet, Capabilities
@@ -18,7 +19,7 @@ from tarbox.kernel.keyring import NewKeyring
 from tarbox.kernel.no_new_privs import NoNewPrivileges
 from tarbox.plan.step import Slots
 
-DEFAULT = capabilities.parse((), ())
+DEFAULT = capabilities.mask(defaults.CAPABILITIES)
 SLOTS = Slots()
 
 
@@ -219,7 +220,7 @@ def test_a_limit_that_cannot_be_raised_is_lowered_with_a_warning():
         slots = Slots()
         rlimits.Limit("nofile", 30, 40).apply(slots)
         perform(Capabilities(DEFAULT, DEFAULT).rows(slots))
-        rlimits.Limit("nofile", 35, rlimits.INFINITY).apply(slots)
+        rlimits.Limit("nofile", 35, rlimits.UNLIMITED).apply(slots)
         first = rlimits.present("nofile")
         rlimits.Limit("nofile", 100, 200).apply(slots)
         perform(rlimits.Limit("nofile", 100, 200, by="runner").rows(slots))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from ..errors import UsageError
 from ..plan.step import RUNNER, Row, Step
-from .syscall import buffer, syscall
+from ..spec.runtime import CAPABILITIES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,21 +22,7 @@ if TYPE_CHECKING:
 
     from ..plan.step import Slots
 
-# In the kernel's order: the place in this list is the number.
-NAMES = (
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
-    "CHECKPOINT_RESTORE",
-)  # fmt: skip
-
-# What Docker gives to every container.
-DEFAULT = (
-    "CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP",
-    "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE",
-)  # fmt: skip
+NAMES = tuple(name.removeprefix("CAP_") for name in CAPABILITIES)  # the place in this list is the number
 
 ALL = (1 << len(NAMES)) - 1  # all that have a name here
 WHOLE = (1 << 64) - 1  # also those that a newer kernel may have
@@ -64,21 +50,6 @@ def names(capabilities: int) -> list[str]:
     return ["CAP_" + short for short in _short_names(capabilities)]
 
 
-def parse(added: Iterable[str], dropped: Iterable[str], start: Iterable[str] = DEFAULT) -> int:
-    """The set that `--cap-add` and `--cap-drop` leave of `start`, by Docker's rules.
-
-    Adding ALL gives everything but what is dropped by name; dropping ALL leaves what is added by name; otherwise
-    what is added wins over what is dropped. Raises UsageError for an unknown name.
-    """
-    adds_all, adds = _parse_list(added)
-    drops_all, drops = _parse_list(dropped)
-    if adds_all:
-        return ALL & ~drops
-    if drops_all:
-        return adds
-    return mask(start) & ~drops | adds
-
-
 def available() -> int:
     """The bounding set of this process: what it, and what it executes, can ever have."""
     with open("/proc/self/status", "rb") as status:
@@ -86,25 +57,6 @@ def available() -> int:
             if line.startswith(b"CapBnd:"):
                 return int(line[7:], 16)
     return ALL
-
-
-def held() -> int:
-    """The permitted set of this process: what it can use and hand on."""
-    header = _header()
-    data = buffer(24)
-    syscall("capget", header, data)
-    raw = bytes(data)
-    return int.from_bytes(raw[4:8], "little") | int.from_bytes(raw[16:20], "little") << 32
-
-
-def _parse_list(given: Iterable[str]) -> tuple[bool, int]:
-    everything, found = False, 0
-    for name in given:
-        if name.upper() == "ALL":
-            everything = True
-        else:
-            found |= 1 << _number(name)
-    return everything, found
 
 
 def _number(name: str) -> int:
@@ -115,7 +67,7 @@ def _number(name: str) -> int:
         pass
     from difflib import get_close_matches  # only on the way to an error
 
-    near = get_close_matches(short, (*NAMES, "ALL"), 1)
+    near = get_close_matches(short, NAMES, 1)
     hint = f"did you mean {near[0]}?" if near else "capabilities(7) lists the names"
     raise UsageError(f"there is no capability named {name!r}", hint)
 

@@ -10,52 +10,20 @@ from __future__ import annotations
 
 import errno
 
-from ..errors import KernelError, UsageError
+from ..errors import KernelError
 from ..plan.step import CHILD, Row, Step
+from ..spec.runtime import RLIMITS, UNLIMITED
 from .syscall import buffer, syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..plan.step import Slots
 
-# The kernel's numbers, by the names that `--ulimit` has in Docker; in an OCI config they are RLIMIT_NOFILE and so on.
-NUMBERS = {
-    "cpu": 0, "fsize": 1, "data": 2, "stack": 3, "core": 4, "rss": 5, "nproc": 6, "nofile": 7, "memlock": 8, "as": 9,
-    "locks": 10, "sigpending": 11, "msgqueue": 12, "nice": 13, "rtprio": 14, "rttime": 15,
-}  # fmt: skip
-INFINITY = (1 << 64) - 1
-
-
-def parse(text: str) -> tuple[str, int, int]:
-    """The name, the soft and the hard limit of `nofile=1024:2048`; one value is both, `-1` or `unlimited` is INFINITY.
-
-    Raises UsageError, also where the soft limit is above the hard one.
-    """
-    name, equals, values = text.partition("=")
-    if not equals:
-        raise UsageError(f"the limit {text!r} has no value", "write it as nofile=1024 or nofile=1024:2048")
-    if name not in NUMBERS:
-        raise UsageError(f"there is no limit named {name!r}", "the names are " + ", ".join(sorted(NUMBERS)))
-    first, colon, second = values.partition(":")
-    soft = _value(text, first)
-    hard = _value(text, second) if colon else soft
-    if soft > hard:
-        raise UsageError(f"in the limit {text!r} the soft limit is above the hard one", "write it as name=SOFT:HARD")
-    return name, soft, hard
-
-
-def _value(text: str, value: str) -> int:
-    if value in ("-1", "unlimited"):
-        return INFINITY
-    if value.isascii() and value.isdigit() and len(value) <= 20 and int(value) <= INFINITY:
-        return int(value)
-    raise UsageError(f"{value!r} in the limit {text!r} isn't a number", "give a number, -1 or unlimited")
-
 
 def present(name: str) -> tuple[int, int]:
     """The soft and the hard limit of this process."""
     data = buffer(16)
-    syscall("prlimit64", 0, NUMBERS[name], None, data)
+    syscall("prlimit64", 0, RLIMITS[name], None, data)
     raw = bytes(data)
     return int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:], "little")
 
@@ -65,13 +33,13 @@ def _packed(soft: int, hard: int) -> bytes:
 
 
 def _shown(value: int) -> str:
-    return "RLIM64_INFINITY" if value == INFINITY else str(value)
+    return "RLIM64_INFINITY" if value == UNLIMITED else str(value)
 
 
 class Limit(Step):
     """Set one limit of the container's program.
 
-    name: as in NUMBERS. soft, hard: in the limit's own unit, or INFINITY. Raising a hard limit needs
+    name: as in RLIMITS. soft, hard: in the limit's own unit, or UNLIMITED. Raising a hard limit needs
     CAP_SYS_RESOURCE on the host: as a step of the child it is then set to what is allowed, with a warning. As a step
     of the runner (for limits under which Python couldn't finish its work) it is left as it was.
     """
@@ -89,7 +57,7 @@ class Limit(Step):
         self.hard = hard
 
     def apply(self, slots: Slots) -> None:
-        number = NUMBERS[self.name]
+        number = RLIMITS[self.name]
         try:
             syscall("prlimit64", 0, number, _packed(self.soft, self.hard), None)
             return
@@ -106,11 +74,11 @@ class Limit(Step):
 
     def rows(self, slots: Slots) -> list[Row]:
         values = _packed(self.soft, self.hard)
-        return [Row("prlimit64", (0, NUMBERS[self.name], values, 0), self.call(), optional=True)]
+        return [Row("prlimit64", (0, RLIMITS[self.name], values, 0), self.call(), optional=True)]
 
     def call(self) -> str:
         return f"prlimit64(0, RLIMIT_{self.name.upper()}, {{{_shown(self.soft)}, {_shown(self.hard)}}}, NULL)"
 
     def shell(self) -> str:
-        soft, hard = ("unlimited" if value == INFINITY else str(value) for value in (self.soft, self.hard))
+        soft, hard = ("unlimited" if value == UNLIMITED else str(value) for value in (self.soft, self.hard))
         return f"prlimit --{self.name}={soft}:{hard} --pid $$"
