@@ -22,8 +22,8 @@ def test_present_limits():
 
 
 def test_the_step_of_the_runner():
-    (row,) = Limit("nofile", 5, UNLIMITED, by=RUNNER).rows(Slots())
-    assert row.arguments == (0, 7, (5).to_bytes(8, "little") + bytes([255] * 8), 0)
-    assert row.optional
-    assert row.shown == "prlimit64(0, RLIMIT_NOFILE, {5, RLIM64_INFINITY}, NULL)"
+    (row,) = Limit("nofile", 5, 6, by=RUNNER).rows(Slots())
+    assert row.arguments == (0, 7, (5).to_bytes(8, "little") + (6).to_bytes(8, "little"), 0)
+    assert row.shown == "prlimit64(0, RLIMIT_NOFILE, {5, 6}, NULL)"
+    assert Limit("nofile", 5, UNLIMITED).call() == "prlimit64(0, RLIMIT_NOFILE, {5, RLIM64_INFINITY}, NULL)"
     assert Limit("core", 0, 1).shell() == "prlimit --core=0:1 --pid $$"

@@ -40,8 +40,8 @@ class Limit(Step):
     """Set one limit of the container's program.
 
     name: as in RLIMITS. soft, hard: in the limit's own unit, or UNLIMITED. Raising a hard limit needs
-    CAP_SYS_RESOURCE on the host: as a step of the child it is then set to what is allowed, with a warning. As a step
-    of the runner (for limits under which Python couldn't finish its work) it is left as it was.
+    CAP_SYS_RESOURCE on the host; without it, it is set to what is allowed, with a warning. A step of the child, or of
+    the runner for limits under which Python couldn't finish its work.
     """
 
     __slots__ = ("hard", "name", "soft")
@@ -57,24 +57,29 @@ class Limit(Step):
         self.hard = hard
 
     def apply(self, slots: Slots) -> None:
-        number = RLIMITS[self.name]
+        syscall("prlimit64", 0, RLIMITS[self.name], _packed(*self._allowed(slots)), None)
+
+    def rows(self, slots: Slots) -> list[Row]:
+        soft, hard = self._allowed(slots)
+        shown = type(self)(self.name, soft, hard).call()
+        return [Row("prlimit64", (0, RLIMITS[self.name], _packed(soft, hard), 0), shown)]
+
+    def _allowed(self, slots: Slots) -> tuple[int, int]:
+        """The values that can be set; a hard limit that has to be raised for them is raised."""
+        soft, ceiling = present(self.name)
+        if self.hard <= ceiling:
+            return self.soft, self.hard
         try:
-            syscall("prlimit64", 0, number, _packed(self.soft, self.hard), None)
-            return
+            syscall("prlimit64", 0, RLIMITS[self.name], _packed(soft, self.hard), None)
+            return self.soft, self.hard
         except KernelError as error:
             if error.errno != errno.EPERM:
                 raise
-        ceiling = present(self.name)[1]
-        soft, hard = min(self.soft, ceiling), min(self.hard, ceiling)
         slots.warn(
-            f"the limit {self.name} can't be raised to {_shown(self.hard)} here, so it is {_shown(hard)} "
+            f"the limit {self.name} can't be raised to {_shown(self.hard)} here, so it is {_shown(ceiling)} "
             "(raising it needs CAP_SYS_RESOURCE)"
         )
-        syscall("prlimit64", 0, number, _packed(soft, hard), None)
-
-    def rows(self, slots: Slots) -> list[Row]:
-        values = _packed(self.soft, self.hard)
-        return [Row("prlimit64", (0, RLIMITS[self.name], values, 0), self.call(), optional=True)]
+        return min(self.soft, ceiling), ceiling
 
     def call(self) -> str:
         return f"prlimit64(0, RLIMIT_{self.name.upper()}, {{{_shown(self.soft)}, {_shown(self.hard)}}}, NULL)"

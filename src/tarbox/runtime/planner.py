@@ -26,7 +26,7 @@ from ..kernel.seccomp import LoadSeccomp
 from ..kernel.signals import DefaultSignals
 from ..kernel.uts import DomainName, HostName
 from ..plan.plan import Plan
-from ..plan.step import CHILD, PARENT
+from ..plan.step import CHILD, PARENT, RUNNER
 from .mount_options import MountOptions
 
 TYPE_CHECKING = False
@@ -44,6 +44,7 @@ DEVICES = (
     ("/dev/urandom", "c", 1, 9), ("/dev/tty", "c", 5, 0),
 )  # fmt: skip
 DEFAULT_MASK = 0o022
+_TOO_LITTLE = {"nofile": 256, "fsize": 1 << 24, "as": 1 << 30, "data": 1 << 30, "stack": 1 << 20}  # for Python
 _BORN_WITH = ("user", "pid")  # a process can't move itself into these as a whole
 
 
@@ -102,7 +103,7 @@ def plan(config: Config, beside: Beside) -> Plan:
         PivotRoot(),
         Enter(process["cwd"]),
         FileMask(_mask(process)),
-        *_limits(process),
+        *_limits(process, CHILD),
         FindProgram(process["args"][0], _variable(process, "PATH")),
         _streams(beside.interactive, terminal),
         *tail,
@@ -257,15 +258,18 @@ def _mask(process: Process) -> int:
     return user.get("umask", DEFAULT_MASK) if user else DEFAULT_MASK
 
 
-def _limits(process: Process) -> list[Step]:
+def _limits(process: Process, by: str) -> list[Step]:
+    """The limits that the child sets, or those that the runner does: with them Python couldn't finish its work."""
     if not process.get("rlimits"):
         return []
     from ..kernel.rlimits import Limit
 
-    return [
-        Limit(limit["type"].removeprefix("RLIMIT_").lower(), limit["soft"], limit["hard"])
-        for limit in process["rlimits"]
-    ]
+    steps: list[Step] = []
+    for limit in process["rlimits"]:
+        name = limit["type"].removeprefix("RLIMIT_").lower()
+        if by == (RUNNER if limit["soft"] < _TOO_LITTLE.get(name, 0) else CHILD):
+            steps.append(Limit(name, limit["soft"], limit["hard"], by))
+    return steps
 
 
 def _tail(process: Process, beside: Beside) -> list[Step]:
@@ -280,7 +284,7 @@ def _tail(process: Process, beside: Beside) -> list[Step]:
     ambient = mask(sets.get("ambient") or ())
     no_new = process.get("noNewPrivileges", False)
     filters: list[Step] = [LoadSeccomp(*beside.filter)] if beside.filter else []
-    steps: list[Step] = [DefaultSignals(beside.ignored), NewKeyring()]
+    steps: list[Step] = [DefaultSignals(beside.ignored), NewKeyring(), *_limits(process, RUNNER)]
     if no_new:
         steps.append(NoNewPrivileges())
     else:
