@@ -68,7 +68,7 @@ class MakeScratch(Step):
         return f'mkdir("{self.path}/{{{",".join(self.names)}}}")'
 
     def shell(self) -> str:
-        return "mkdir -p " + " ".join(f"{self.path}/{name}" for name in self.names)
+        return "mkdir -p " + " ".join([f"{self.path}/{name}" for name in self.names] or [self.path])
 
 
 class OpenOverlay(Step):
