@@ -75,4 +75,4 @@ def _folded(first: str, text: str, later: str) -> list[str]:
             line = later + word
         else:
             line += f" {word}" if number else word
-    return [*lines, line]
+    return [*lines, line.rstrip()]
