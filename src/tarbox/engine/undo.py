@@ -25,9 +25,20 @@ def _cgroup_parent(path: str) -> None:
     remove_parent(path)
 
 
+def _lock(path: str) -> None:
+    from ..images.layers import remove_lock
+
+    remove_lock(path)
+
+
 def load() -> None:
     """Load what taking away will need; there is time for it while a container is being set up."""
     from ..kernel import trees  # noqa: F401
 
 
-UNDO: dict[str, Callable[[str], None]] = {"tree": _tree, "cgroup": _cgroup, "cgroup-parent": _cgroup_parent}
+UNDO: dict[str, Callable[[str], None]] = {
+    "tree": _tree,
+    "lock": _lock,
+    "cgroup": _cgroup,
+    "cgroup-parent": _cgroup_parent,
+}

@@ -13,6 +13,7 @@ man 1 tar, man 2 rename, man 2 flock
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import time
@@ -115,6 +116,28 @@ def file_key(found: os.stat_result) -> str:
     return "file-" + "-".join(f"{value:x}" for value in numbers)
 
 
+def lock_path(link: str) -> str:
+    """The path of the file that is locked while the source of `link` (`Layers.link`) is unpacked."""
+    folder, name = os.path.split(link)
+    return f"{os.path.dirname(folder)}/scratch/{name[:240]}.lock"
+
+
+def remove_lock(path: str) -> None:
+    """Remove the lock file of a command that was killed, unless another holds it now; that one will remove it."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(lock).st_nlink:
+            os.unlink(path)
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    finally:
+        os.close(lock)
+
+
 def open_file(source: str) -> int:
     """A descriptor of the archive `source`, which must be a regular file; raises ArchiveError or ImageNotFoundError."""
     try:
@@ -148,7 +171,7 @@ class Unpack(Step):
         self.scratch = scratch
 
     def record(self) -> tuple[tuple[str, str], ...]:
-        return (("tree", self.scratch),)
+        return (("lock", lock_path(os.path.dirname(self.place))), ("tree", self.scratch))
 
     def apply(self, slots: Slots) -> None:
         from .store import unpack

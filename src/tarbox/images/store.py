@@ -24,7 +24,7 @@ from . import architecture
 from .archive import Archive
 from .compression import BLOCK, PIECE, decompress, detect
 from .extraction import Extraction, privileged
-from .layers import Layers, file_key, is_url, open_file
+from .layers import Layers, file_key, is_url, lock_path, open_file
 from .progress import Progress
 
 TYPE_CHECKING = False
@@ -68,7 +68,7 @@ def unpack(source: str, link: str, scratch: str) -> list[str]:
     try:
         for name in ("layers", "sources", "scratch"):
             os.makedirs(f"{data}/{name}", 0o700, exist_ok=True)
-        lock = _lock(f"{data}/scratch/{os.path.basename(link)[:240]}.lock")
+        lock = _lock(lock_path(link))
     except OSError as error:
         raise StorageError(f"can't write to the data root {data}: {error.strerror}", "see --root") from None
     warnings: list[str] = []
@@ -84,7 +84,7 @@ def unpack(source: str, link: str, scratch: str) -> list[str]:
         try:
             remove_tree(scratch)
         finally:
-            _unlock(lock, f"{data}/scratch/{os.path.basename(link)[:240]}.lock")
+            _unlock(lock, lock_path(link))
     if layer is None:
         raise StorageError(f"what was unpacked from {source} is gone from {data}", "was it removed meanwhile?")
     architecture.require(layer.architecture, source)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Undo = Callable[[str], None]
 
 _HEADER, _END = "tarbox 1", "end"
-_DISK_KINDS = ("tree",)  # what outlives a boot
+_DISK_KINDS = ("tree", "lock")  # what outlives a boot
 _LARGEST = 1 << 20  # bytes
 
 
