@@ -25,6 +25,7 @@ from tarbox.engine.options import RunOptions
 from tarbox.engine.roots import Roots
 from tarbox.engine.session import Session
 from tarbox.errors import TarboxError
+from tarbox.images.extraction import Extraction
 from tarbox.kernel import seccomp, signals, trees
 from tarbox.kernel.program import FindProgram
 from tarbox.kernel.syscall import syscall
@@ -82,6 +83,7 @@ class Scene:
 
 
 SCENES = ("directory", "host", "memory", "terminal", "plain")
+WRITE_AND_END = ["sh", "-c", "for i in 1 2 3 4 5 6; do echo $i > /dev/shm/$i; echo $i > /tmp/$i; done; exit 0"]
 
 
 def scene(name, folder, rootfs, host, plain_user):
@@ -151,6 +153,7 @@ class Command:
         self.places = []
         self.runner = []  # the indexes of the runner's steps
         self.answer = None
+        self.stream = b""
         self.argument = argument
         self.pid = os.fork()
         if self.pid == 0:
@@ -210,7 +213,7 @@ class Command:
         """Put our observers around what has none."""
         self.alive = os.pidfd_open(os.getpid())
         os.set_inheritable(self.alive, True)
-        prepare, serve, unlink = engine.prepare, Session._serve, trees._unlink
+        prepare, serve, unlink, add = engine.prepare, Session._serve, trees._unlink, Extraction._add
 
         def prepared(*arguments, **options):
             container = prepare(*arguments, **options)
@@ -226,11 +229,15 @@ class Command:
             self._reach(Place("ended", 0, PARENT))
             return code
 
+        def added(*arguments):
+            self._reach(Place("unpacking", next(self.counter), PARENT))
+            add(*arguments)
+
         def unlinked(*arguments):
             unlink(*arguments)
             self._reach(Place("unlinked", next(self.counter), PARENT))
 
-        engine.prepare, Session._serve, trees._unlink = prepared, served, unlinked
+        engine.prepare, Session._serve, trees._unlink, Extraction._add = prepared, served, unlinked, added
         self.counter = iter(range(1 << 20))
         taken = iter(range(1 << 20))
 
@@ -258,25 +265,35 @@ class Command:
 
     # In the driver.
 
-    def drive(self, victim=""):
-        """Follow it to its end, and kill the victim ("command" or "child") where it stops; returns seconds that took.
+    def drive(self, victim="command", alone=True):
+        """Follow it to its end, and kill the victim ("command" or "child") where it stops.
 
-        What it returns is the time from the kill to the end of all that the command had started.
+        Returns the seconds from the kill to the end of all that the command had started. alone: whether nothing else
+        that the driver started runs meanwhile.
         """
-        since = time.monotonic()
-        stream = b""
-        while True:
-            ready = select.select([self.reader], [], [], PATIENCE)[0]
-            assert ready, f"nothing happened for {PATIENCE:g} s, after {self.places[-1:]}"
-            more = os.read(self.reader, 65536)
-            if not more:
-                break
-            stream += more
-            while len(stream) >= 4 and len(stream) >= 4 + (size := int.from_bytes(stream[:4], "little")):
-                kind, value = pickle.loads(stream[4 : 4 + size])
-                stream = stream[4 + size :]
-                since = self._hear(kind, value, victim) or since
-        return self._wait(since)
+        self.killed_at = time.monotonic()
+        while self.hear_once(victim):
+            pass
+        self.status = os.waitpid(self.pid, 0)[1]
+        while alone and self._is_somebody_left():
+            assert time.monotonic() < self.killed_at + PATIENCE, f"still there: {_children(os.getpid())}"
+            time.sleep(0.001)
+        os.close(self.reader)
+        if self.master >= 0:
+            os.close(self.master)
+        return time.monotonic() - self.killed_at
+
+    def hear_once(self, victim="command"):
+        """Wait for news of it; False when there will be none any more."""
+        ready = select.select([self.reader], [], [], PATIENCE)[0]
+        assert ready, f"nothing happened for {PATIENCE:g} s, after {self.places[-1:]}"
+        more = os.read(self.reader, 65536)
+        self.stream += more
+        while len(self.stream) >= 4 and len(self.stream) >= 4 + (size := int.from_bytes(self.stream[:4], "little")):
+            kind, value = pickle.loads(self.stream[4 : 4 + size])
+            self.stream = self.stream[4 + size :]
+            self._hear(kind, value, victim)
+        return bool(more)
 
     def _hear(self, kind, value, victim):
         if kind == "plan":
@@ -291,25 +308,15 @@ class Command:
                         os.kill(child, signal.SIGKILL)
                 else:
                     os.kill(self.pid, signal.SIGKILL)
-                return time.monotonic()
-        return 0.0
+                self.killed_at = time.monotonic()
 
-    def _wait(self, since):
-        """Wait for everything that came from it; fails when something lives on."""
-        self.status = os.waitpid(self.pid, 0)[1]
-        while True:
-            try:
-                left = os.waitpid(-1, os.WNOHANG)[0]
-            except ChildProcessError:
-                break
-            if left == 0:
-                assert time.monotonic() < since + PATIENCE, f"still there: {_children(os.getpid())}"
-                time.sleep(0.001)
-        took = time.monotonic() - since
-        os.close(self.reader)
-        if self.master >= 0:
-            os.close(self.master)
-        return took
+    @staticmethod
+    def _is_somebody_left():
+        try:
+            os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        return True
 
     def said(self):
         """What it wrote to standard error."""
