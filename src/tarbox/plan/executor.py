@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     Observer = Callable[[str, int, str], None]
 
 _HANDOVER, _ERROR, _LAUNCH = b"h", b"e", b"l"
+KNOCK = b"k"  # from the runner: to find out whether anybody is there to take it
 
 
 class Execution:
@@ -204,7 +205,8 @@ class Execution:
         if message[:1] != _LAUNCH:
             raise self._error(message)
         rows, _, warnings = message[1:].partition(b"\0")
-        report = self.channel.receive()[0]
+        while (report := self.channel.receive()[0]) == KNOCK:
+            pass
         self._warn(warnings)
         if report:
             failed = self.machinery.report(report)
@@ -259,7 +261,8 @@ def _runner_error(plan: Plan, announced: str, row: int, errno: int) -> TarboxErr
     """
     rows, program, obstacle = announced.split("\n", 2)
     runner = [step for step in plan.steps if step.by == RUNNER]
-    for step, count in zip(runner, map(int, rows.split(",")), strict=False):  # the last one is the execve itself
+    counts = map(int, filter(None, rows.split(",")))
+    for step, count in zip(runner, counts, strict=False):  # the last one is the execve itself
         if row < count:
             error = KernelError(step.call(), None, errno)
             error.add_note(f"in row {row} of {step!r}")

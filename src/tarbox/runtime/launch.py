@@ -10,7 +10,9 @@ import sys
 
 from ..kernel import channel, runner, signals
 from ..kernel.namespaces import Spawn
-from ..kernel.runner import Execute
+from ..kernel.runner import DeathSignal, Execute
+from ..plan.executor import KNOCK
+from ..plan.step import Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +50,9 @@ def launch(steps: list[Step], slots: Slots, errors: int, announce: Callable[[byt
     *table, last = steps
     assert isinstance(last, Execute)
     rows = [step.rows(slots) for step in table]
+    for step, made in zip(table, rows, strict=True):
+        if isinstance(step, DeathSignal):  # a parent that died before it was set sends none; then this row fails
+            made.append(Row("write", (errors, KNOCK, len(KNOCK)), "write(parent)"))
     program, obstacle = str(slots.found["program"]), str(slots.found["obstacle"])
     arguments, environment = last.program()
     arguments[0] = os.fsencode(program)
