@@ -28,11 +28,12 @@ from tarbox.errors import TarboxError
 from tarbox.images.extraction import Extraction
 from tarbox.kernel import seccomp, signals, trees
 from tarbox.kernel.program import FindProgram
-from tarbox.kernel.syscall import syscall
+from tarbox.kernel.syscall import MACHINE, NUMBERS, syscall
 from tarbox.plan.step import PARENT, RUNNER, Row
 
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 PATIENCE = 20.0  # seconds, for a run on a busy machine
+SLOW = 0.4  # seconds that a step of the runner takes that was made slow
 GONE = 1.0  # seconds after a kill until nothing of the container runs
 PLACES = ("step", "handover")
 
@@ -141,9 +142,10 @@ class Command:
     """One run in a process of its own, and what is told of it.
 
     stop: at which place it stops and waits to be killed, or what is raised there. fail: the runner's step that fails.
+    slow: a kind of the runner's steps, after which it sleeps.
     """
 
-    def __init__(self, scene, options=None, stop=None, error=None, fail=None, argument=0):
+    def __init__(self, scene, options=None, stop=None, error=None, fail=None, slow=None):
         self.scene = scene
         self.reader, writer = os.pipe()
         self.master, output = os.openpty() if scene.terminal else (-1, -1)
@@ -154,7 +156,7 @@ class Command:
         self.runner = []  # the indexes of the runner's steps
         self.answer = None
         self.stream = b""
-        self.argument = argument
+        self.slow = slow
         self.pid = os.fork()
         if self.pid == 0:
             status = 99
@@ -213,6 +215,8 @@ class Command:
         """Put our observers around what has none."""
         self.alive = os.pidfd_open(os.getpid())
         os.set_inheritable(self.alive, True)
+        if self.slow:
+            self._slow_down(self.slow)
         prepare, serve, unlink, add = engine.prepare, Session._serve, trees._unlink, Extraction._add
 
         def prepared(*arguments, **options):
@@ -251,6 +255,12 @@ class Command:
         for kind, take in list(undo.UNDO.items()):
             undo.UNDO[kind] = taking(kind, take)
 
+    def _slow_down(self, kind):
+        NUMBERS["nanosleep"] = {"x86_64": 35, "aarch64": 101}[MACHINE]
+        interval = (0).to_bytes(8, "little") + int(SLOW * 1e9).to_bytes(8, "little")
+        rows = kind.rows
+        kind.rows = lambda self, slots: [*rows(self, slots), Row("nanosleep", (interval, 0))]
+
     def _sabotage(self, step):
         """Make a step of the runner fail there, where nothing can raise."""
         kind = type(step)
@@ -276,7 +286,11 @@ class Command:
             pass
         self.status = os.waitpid(self.pid, 0)[1]
         while alone and self._is_somebody_left():
-            assert time.monotonic() < self.killed_at + PATIENCE, f"still there: {_children(os.getpid())}"
+            if time.monotonic() > self.killed_at + PATIENCE:
+                left = _children(os.getpid())
+                for process in left:
+                    os.kill(process, signal.SIGKILL)
+                assert not left, f"{left} outlive the command"
             time.sleep(0.001)
         os.close(self.reader)
         if self.master >= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -12,6 +13,8 @@ import roots
 from conftest import PLAIN_USER
 from rows import in_child
 from tarbox.engine.options import RunOptions
+from tarbox.kernel import cgroups
+from tarbox.kernel.credentials import Credentials
 
 
 @pytest.fixture
@@ -180,3 +183,46 @@ def test_a_command_leaves_a_living_one_alone(plain_folder, rootfs, test_host):
     told, count, answer, said = in_child(drive)
     assert told == [((0, []), [True] * count)] * 3
     assert (answer, said) == ((0, []), "")
+
+
+def test_a_container_that_is_frozen_when_its_command_is_killed(plain_folder, rootfs, test_host):
+    """It can't die before it is thawed: the next command does both."""
+    scene = scene_of("directory", plain_folder, rootfs, test_host)
+
+    def drive():
+        killing = Killing(scene, rootfs)
+        killed = faults.Command(scene, killing.options("sleep", "60"))
+        while not killed.places or killed.places[-1].kind != "running":
+            killed.hear_once()
+        backend = cgroups.pick(cgroups.detect())
+        backend.freeze(killed.name)
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.drive(alone=False)
+        following = faults.Command(scene, RunOptions(f"{rootfs}:O", ["true"]))
+        following.drive()
+        return killing.wrong, following.answer, following.said(), faults.left(killed, killing.before)
+
+    assert in_child(drive) == ([], (0, []), "", [])
+
+
+@pytest.mark.parametrize("init", [True, False])
+def test_a_command_killed_while_its_container_changes_ids(init, plain_folder, rootfs, test_host):
+    """The kernel forgets the signal of a parent's death at such a change; what dies before it is set again counts."""
+    scene = scene_of("directory", plain_folder, rootfs, test_host)
+
+    def drive():
+        killing = Killing(scene, rootfs)
+        options = killing.options("sleep", "60")
+        options.init = init
+        killed = faults.Command(scene, options, slow=Credentials)
+        while not killed.places or killed.places[-1].key != ("handover", killed.runner[0], "child"):
+            killed.hear_once()
+        time.sleep(faults.SLOW / 2)
+        os.kill(killed.pid, signal.SIGKILL)
+        took = killed.drive()
+        following = faults.Command(scene, RunOptions(f"{rootfs}:O", ["true"]))
+        following.drive()
+        left = faults.left(killed, killing.before)
+        return killing.wrong, killed.status, took < faults.SLOW + faults.GONE, following.answer, left
+
+    assert in_child(drive) == ([], signal.SIGKILL, True, (0, []), [])

@@ -10,7 +10,8 @@ import pytest
 from planned import Forking, Pretend, fork
 from tarbox import errors
 from tarbox.errors import KernelError, TarboxError
-from tarbox.plan.executor import Execution
+from tarbox.kernel import channel
+from tarbox.plan.executor import KNOCK, Execution
 from tarbox.plan.plan import Plan
 from tarbox.plan.step import PARENT, RUNNER, Slots
 
@@ -300,6 +301,24 @@ def test_the_parents_end_is_the_childs_end(tmp_path):
     assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == 0
     assert os.read(reader, 1) == b""
     os.close(reader)
+
+
+def test_a_knock_is_no_report():
+    """The runner knocks to find out whether somebody is there."""
+    execute([fork(), last()], become=lambda steps, slots, channel: (os.write(channel, KNOCK), os._exit(0)))
+    steps = [fork(), last()]
+    with pytest.raises(errors.CommandNotFoundError):
+        execute(steps, become=lambda _, __, end: (os.write(end, KNOCK), os.write(end, b"\0\2"), os._exit(1)))
+
+
+def test_last_words_are_heard_though_the_channel_was_not_read_to_its_end():
+    ours, theirs = channel.pair()
+    ours.send(b"unread", [])
+    theirs.send(b"last words", [])
+    theirs.close()
+    assert ours.receive() == (b"last words", [])
+    assert ours.receive() == (b"", [])
+    ours.close()
 
 
 class ManyRows(Pretend):
