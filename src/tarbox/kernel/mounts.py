@@ -13,7 +13,7 @@ man 2 fsopen, man 2 open_tree, man 2 mount_setattr, man 2 move_mount, man 7 moun
 from __future__ import annotations
 
 import os
-from errno import EINVAL, ENOSYS, ENOTDIR
+from errno import EINVAL, ENOSYS, ENOTDIR, EOVERFLOW
 from stat import S_ISDIR
 
 from ..errors import ImageError, KernelError
@@ -34,7 +34,12 @@ ATTRIBUTES = {
 }  # fmt: skip
 _ATIME = 0x70
 PROPAGATION = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED, "unbindable": MS_UNBINDABLE}
-_MISFITS = (ENOTDIR, EINVAL)  # of a tree and its target
+_MISFIT = "a directory can't be mounted on a file, nor a file on a directory"
+_REASONS = {
+    ENOTDIR: _MISFIT,
+    EINVAL: _MISFIT,
+    EOVERFLOW: "the directory belongs to a user or group that this container doesn't have; chown it to yourself",
+}
 _OLD_KERNEL = "tarbox needs Linux 5.12 or newer"
 
 
@@ -229,10 +234,8 @@ class AttachTree(Step):
             refuse_proc(place, self.target)
             attach(tree, place)
         except KernelError as error:
-            hint = (
-                "a directory can't be mounted on a file, nor a file on a directory" if error.errno in _MISFITS else ""
-            )
-            raise KernelError("move_mount", (self.slot, self.target), error.errno, hint or error.hint) from None
+            hint = _REASONS.get(error.errno, error.hint)
+            raise KernelError("move_mount", (self.slot, self.target), error.errno, hint) from None
         finally:
             if place >= 0:
                 os.close(place)
