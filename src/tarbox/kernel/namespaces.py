@@ -11,7 +11,9 @@ man 7 namespaces, man 2 clone, man 2 unshare
 from __future__ import annotations
 
 import os
+from errno import EAGAIN, EPERM
 
+from ..errors import KernelError
 from ..plan.step import CHILD, PARENT, Slots, Step
 from .syscall import addressof, buffer, forking_syscall, syscall
 
@@ -81,11 +83,21 @@ class Spawn(Step):
         # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, its size, tls, set_tid, its size,
         # cgroup
         fields = (wanted, addressof(pidfd), 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, group)
-        pid = forking_syscall("clone3", b"".join(field.to_bytes(8, "little") for field in fields), 88)
+        try:
+            pid = forking_syscall("clone3", b"".join(field.to_bytes(8, "little") for field in fields), 88)
+        except KernelError as error:
+            raise KernelError("clone3", (_shown(self.namespaces),), error.errno, self._reason(error.errno)) from None
         if pid:
             slots.found["pid"] = pid
             slots.give("pidfd", int.from_bytes(bytes(pidfd), "little"))
         return pid
+
+    def _reason(self, errno: int) -> str:
+        if errno == EAGAIN:
+            return "this user, or this machine, has as many processes as it may have"
+        if "user" in self.namespaces:
+            return "does this machine let plain users make user namespaces? see /proc/sys/user/max_user_namespaces"
+        return "root needs CAP_SYS_ADMIN for this: is tarbox running in a container itself?" if errno == EPERM else ""
 
 
 class Unshare(Step):
