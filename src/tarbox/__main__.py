@@ -26,9 +26,14 @@ def _start() -> "int | str":
         sys.path[:0] = [os.path.dirname(package)]
         if beside not in sys.path:
             sys.path.append(beside)  # of a checkout or an editable install, whose libraries aren't beside it
+    from tarbox import bytecode
+
+    modules = bytecode.install()
     from tarbox.cli.main import main
 
-    return main(sys.argv[1:])
+    code = main(sys.argv[1:])
+    modules.close()
+    return code
 
 
 if __name__ == "__main__":

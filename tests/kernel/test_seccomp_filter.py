@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from rows import failure, in_child, perform
+from tarbox.engine import defaults
 from tarbox.kernel import capabilities, seccomp
 from tarbox.kernel.capabilities import Capabilities
 from tarbox.kernel.no_new_privs import NoNewPrivileges
@@ -16,7 +17,7 @@ from tarbox.kernel.system_calls import X32_BIT, numbers
 from tarbox.plan.step import Slots
 
 EPERM, ENOSYS, EINVAL, EFAULT = 1, 38, 22, 14
-DEFAULT = capabilities.parse((), ())
+DEFAULT = capabilities.mask(defaults.CAPABILITIES)
 SLOTS = Slots()
 X86 = pytest.mark.skipif(MACHINE != "x86_64", reason="the ways of calling of x86-64")
 

@@ -10,6 +10,7 @@ import source
 
 FLOORS = {
     "errors": 0,
+    "bytecode": 0,
     "spec": 1,
     "plan": 2,
     "kernel": 3,

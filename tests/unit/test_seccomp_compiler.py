@@ -13,6 +13,7 @@ import pytest
 
 import bpf
 from bpf import ALLOW, KILL_PROCESS, KILL_THREAD, LOG, TRAP, answer, errno
+from tarbox.engine import defaults
 from tarbox.errors import ConfigError, UsageError
 from tarbox.kernel import capabilities, seccomp, system_calls
 from tarbox.kernel.seccomp_compiler import LONGEST, compile_profile
@@ -23,7 +24,12 @@ X86 = ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]
 
 
 def default_program(*added: str, machine: str = "x86_64") -> bytes:
-    return compile_profile(DEFAULT, capabilities.parse(added, ()), machine=machine, release="6.12.1")[0]
+    return compile_profile(
+        DEFAULT,
+        capabilities.ALL if added == ("ALL",) else capabilities.mask((*defaults.CAPABILITIES, *added)),
+        machine=machine,
+        release="6.12.1",
+    )[0]
 
 
 def made(*rules: dict, default: str = "SCMP_ACT_ERRNO", **others: object) -> bytes:

@@ -13,7 +13,6 @@ man 7 pty, man 4 ptmx, man 2 ioctl_tty, man 3 termios
 from __future__ import annotations
 
 import os
-import termios
 from fcntl import F_DUPFD_CLOEXEC, fcntl, ioctl
 from stat import S_ISCHR, S_ISFIFO
 
@@ -28,6 +27,9 @@ if TYPE_CHECKING:
 
     from ..plan.step import Slots
 
+TIOCSCTTY = 0x540E
+TIOCGWINSZ = 0x5413
+TIOCSWINSZ = 0x5414
 TIOCGPTN = 0x80045430
 TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
@@ -42,7 +44,7 @@ _MOVE_MOUNT_EMPTY_PATHS = 0x4 | 0x40  # both ends are given by descriptor alone
 def window_size(terminal: int) -> bytes | None:
     """The size of a terminal as a `struct winsize` (rows, columns, two more, 16 bits each); None if it isn't one."""
     try:
-        return ioctl(terminal, termios.TIOCGWINSZ, bytes(8))
+        return ioctl(terminal, TIOCGWINSZ, bytes(8))
     except OSError:
         return None
 
@@ -51,16 +53,17 @@ def set_window_size(terminal: int, size: bytes) -> None:
     """Give a terminal that size; its foreground programs get SIGWINCH when it changed. A terminal that is gone is
     left alone."""
     try:
-        ioctl(terminal, termios.TIOCSWINSZ, size)
+        ioctl(terminal, TIOCSWINSZ, size)
     except OSError:
         pass
 
 
 def make_raw(terminal: int) -> list[Any] | None:
     """Let every key through as it is typed, as cfmakeraw(3) has it; returns the modes before, or None."""
+    import termios as t  # only where a terminal is: most containers start without one
+
     try:
-        modes: list[Any] = termios.tcgetattr(terminal)
-        t = termios
+        modes: list[Any] = t.tcgetattr(terminal)
         raw = list(modes)
         raw[0] &= ~(t.IGNBRK | t.BRKINT | t.PARMRK | t.ISTRIP | t.INLCR | t.IGNCR | t.ICRNL | t.IXON)
         raw[1] &= ~t.OPOST
@@ -68,14 +71,16 @@ def make_raw(terminal: int) -> list[Any] | None:
         raw[3] &= ~(t.ECHO | t.ECHONL | t.ICANON | t.ISIG | t.IEXTEN)
         raw[6] = list(modes[6])
         raw[6][t.VMIN], raw[6][t.VTIME] = 1, 0
-        termios.tcsetattr(terminal, termios.TCSANOW, raw)  # not after draining: ^S would hold it up forever
-    except termios.error:
+        t.tcsetattr(terminal, t.TCSANOW, raw)  # not after draining: ^S would hold it up forever
+    except t.error:
         return None
     return modes
 
 
 def set_modes(terminal: int, modes: list[Any]) -> None:
     """Give a terminal back the modes that `make_raw` returned. A terminal that is gone is left alone."""
+    import termios
+
     try:
         termios.tcsetattr(terminal, termios.TCSANOW, modes)
     except termios.error:
@@ -198,6 +203,8 @@ class ReceiveConsole(Step):
 def _share_character_set(mine: int, console: int) -> None:
     """Tell the container's line editor whether the caller's terminal speaks UTF-8, so that one backspace erases one
     character; every other mode starts as in a new terminal."""
+    import termios
+
     try:
         if termios.tcgetattr(mine)[0] & IUTF8:
             modes = termios.tcgetattr(console)
@@ -240,7 +247,7 @@ class UseStreams(Step):
 
     def _open_terminal(self, slots: Slots, owner: int) -> list[int]:
         terminal = slots.take("terminal")
-        ioctl(terminal, termios.TIOCSCTTY, 0)
+        ioctl(terminal, TIOCSCTTY, 0)
         _own(terminal, owner, 0o620)
         return [terminal, terminal, terminal]
 

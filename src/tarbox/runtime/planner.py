@@ -88,12 +88,12 @@ def plan(config: Config, beside: Beside) -> Plan:
     terminal = process.get("terminal", False)
     opener = PARENT if beside.privileged and "user" not in namespaces else CHILD
     root = [*_root(config, beside, opener), *_files(config, beside, opener, namespaces)]
-    tail = _tail(process, beside)
+    groups = _groups(linux, beside)
     steps = [
         *(step for step in beside.steps if step.phase in ("image", "host")),
-        *(step for step in _groups(linux, beside) if step.by == PARENT),
+        *(step for step in groups if step.by == PARENT),
         *(step for step in root if step.by == PARENT),
-        *_process(linux, namespaces, beside),
+        *_process(linux, namespaces, groups),
         *_names(config, linux, namespaces),
         *(step for step in root if step.by == CHILD),
         *_console(terminal),
@@ -106,7 +106,7 @@ def plan(config: Config, beside: Beside) -> Plan:
         *_limits(process, CHILD),
         FindProgram(process["args"][0], _variable(process, "PATH")),
         _streams(beside.interactive, terminal),
-        *tail,
+        *_tail(process, beside),
     ]
     return Plan(steps, beside.given)
 
@@ -118,13 +118,10 @@ def _groups(linux: Linux, beside: Beside) -> list[Step]:
     return beside.cgroups.steps(name, resources, into=not beside.v1)
 
 
-def _process(linux: Linux, namespaces: tuple[str, ...], beside: Beside) -> list[Step]:
+def _process(linux: Linux, namespaces: tuple[str, ...], groups: list[Step]) -> list[Step]:
     """The new process, and how it leaves the caller's namespaces."""
-    from ..kernel.cgroups.groups import OpenGroup
-
-    groups = _groups(linux, beside)
     born = tuple(name for name in _BORN_WITH if name in namespaces)
-    steps: list[Step] = [Spawn(born, any(isinstance(step, OpenGroup) for step in groups))]
+    steps: list[Step] = [Spawn(born, any("cgroup" in step.gives() for step in groups))]
     if "user" in namespaces:
         from ..kernel.user_namespace import WriteMaps
 

@@ -115,9 +115,13 @@ def delegated(mount: str, membership: str) -> str:
     return found
 
 
-def pick(facts: Cgroups, parent: str = "") -> Backend:
-    """The backend for a machine. parent: the group in which containers' groups are made, "" for the tree's root."""
-    if facts.v1 and facts.v2 and facts.controllers:
+def pick(facts: Cgroups, parent: str = "", resources: Resources | None = None) -> Backend:
+    """The backend for a machine. parent: the group in which containers' groups are made, "" for the tree's root.
+
+    resources: what will be limited, where that is known: on a machine with both versions, what version 1 can do alone
+    is left to it.
+    """
+    if facts.v1 and facts.v2 and facts.controllers and not _plain(facts.v1, resources):
         from .hybrid import Hybrid
 
         return Hybrid(facts.v1, facts.v2, facts.controllers, facts.programs, parent)
@@ -132,3 +136,10 @@ def pick(facts: Cgroups, parent: str = "") -> Backend:
     from .hybrid import Nothing
 
     return Nothing()
+
+
+def _plain(v1: dict[str, str], resources: Resources | None) -> bool:
+    """Whether version 1 has all that is asked for, and that is nothing unusual."""
+    if resources is None or not resources.keys() <= {"memory", "cpu", "pids", "devices"}:
+        return False
+    return all(controller in v1 for controller in ("memory", "cpu", "cpuset", "pids", "devices"))
