@@ -14,6 +14,7 @@ import pickle
 import pkgutil
 import select
 import signal
+import termios
 import time
 from pathlib import Path
 
@@ -375,8 +376,6 @@ def _target(name):
 
 
 def _modes():
-    import termios
-
     try:
         return repr(termios.tcgetattr(1))
     except termios.error:
