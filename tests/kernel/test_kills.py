@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import time
 
@@ -13,6 +14,7 @@ import roots
 from conftest import PLAIN_USER
 from rows import in_child
 from tarbox.engine.options import RunOptions
+from tarbox.engine.roots import Roots
 from tarbox.kernel import cgroups
 from tarbox.kernel.credentials import Credentials
 
@@ -226,3 +228,33 @@ def test_a_command_killed_while_its_container_changes_ids(init, plain_folder, ro
         return killing.wrong, killed.status, took < faults.SLOW + faults.GONE, following.answer, left
 
     assert in_child(drive) == ([], signal.SIGKILL, True, (0, []), [])
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.long)])
+def test_a_command_killed_at_any_moment_leaves_nothing(count, tarbox, rootfs_busybox):
+    """From outside, within system calls too; one command then takes away what all of them left."""
+    image = f"{rootfs_busybox}:O"
+    assert tarbox("run", image, "true").returncode == 0
+    before = _kept(tarbox)
+    chance = random.Random(count)
+    killed = 0
+    for _ in range(count):
+        options = ("-u", "guest", "-m", "64m", "--init", "--tmpfs", "/scratch", image)
+        command = tarbox.start("run", *options, "sh", "-c", "echo > /tmp/x; sleep 0.01")
+        time.sleep(chance.uniform(0, 0.08))
+        command.kill()
+        command.communicate()
+        killed += command.returncode == -signal.SIGKILL
+    done = tarbox("run", image, "true")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert _kept(tarbox) == before
+    assert killed > count / 4
+
+
+def _kept(tarbox):
+    """What lies in the data root and the state folder; a left group would still have its journal there."""
+    found = set()
+    for top in (str(tarbox.root), Roots(str(tarbox.root)).state):
+        for folder, names, files in os.walk(top):
+            found |= {os.path.join(folder, name) for name in (*names, *files)}
+    return found
