@@ -91,6 +91,7 @@ WRITE_AND_END = ["sh", "-c", "for i in 1 2 3 4 5 6; do echo $i > /dev/shm/$i; ec
 def scene(name, folder, rootfs, host, plain_user):
     """One of SCENES: a run with these options, by root or by the plain user.
 
+    name: also "typed", a terminal whose keys the container gets.
     folder: empty, to be reached by both. rootfs: a busybox there. host: the tests' own.
     """
     (folder / "shared").mkdir()
@@ -110,8 +111,8 @@ def scene(name, folder, rootfs, host, plain_user):
             wanted.image = "host"
         elif name == "memory":
             wanted.root_tmpfs, wanted.read_only = 8 << 20, True
-        elif name == "terminal":
-            wanted.tty = True
+        elif name in ("terminal", "typed"):
+            wanted.tty, wanted.interactive = True, name == "typed"
         return wanted
 
     for part in ("root", "run"):
@@ -119,7 +120,7 @@ def scene(name, folder, rootfs, host, plain_user):
         os.chown(folder / part, user, user)
     profile = str(Path(host.plain_main).parent / "kernel/seccomp-default.json") if user else ""
     shared = (rootfs, folder / "shared")
-    return Scene(options, folder / "root", user, name == "terminal", shared, folder / "run", profile)
+    return Scene(options, folder / "root", user, name in ("terminal", "typed"), shared, folder / "run", profile)
 
 
 class Place:
@@ -180,7 +181,7 @@ class Command:
 
     def _live(self, options, output):
         null = os.open("/dev/null", os.O_RDWR)
-        os.dup2(null, 0)
+        os.dup2(output if options.interactive else null, 0)
         os.dup2(output if output >= 0 else null, 1)
         os.dup2(self.stderr, 2)
         for extra in (null, output):

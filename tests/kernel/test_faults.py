@@ -53,9 +53,9 @@ def check(command, case, before, usual):
     return [*wrong, *changes, *faults.left(command, before), *([f"it said {said!r}"] if said != usual else [])]
 
 
-@pytest.mark.parametrize("name", faults.SCENES)
+@pytest.mark.parametrize("name", [*faults.SCENES, "typed"])
 def test_whatever_fails_nothing_is_left(name, plain_folder, rootfs, test_host):
-    """No mount, group, process, file, descriptor or namespace, and the error is the one that was raised."""
+    """No mount, group, process, file or descriptor; the terminal has its modes; the error says what failed."""
     scene = faults.scene(name, plain_folder, rootfs, test_host, PLAIN_USER)
     wrong, cases, steps, runner = in_child(lambda: sweep_through(scene))
     assert not wrong, "\n".join(wrong)
