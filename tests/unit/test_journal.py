@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import resource
@@ -68,9 +69,26 @@ def test_cleaning_twice_does_no_harm(folder, world):
     assert world.taken == ["a", "a"]
 
 
-def test_a_journal_that_was_never_written_cleans_nothing(folder, world):
+def test_a_journal_that_was_never_written_cleans_nothing(folder, world, monkeypatch):
+    """A read-only file system is told of once, by what tried to write it."""
+
+    def refuse(path):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "unlink", refuse)
     assert Journal(folder, "one", world.undo).clean() == []
     assert world.taken == []
+
+
+def test_a_journal_that_cannot_be_removed_is_told_of(folder, world, monkeypatch):
+    made = written(folder, world, ("thing", "a"))
+
+    def refuse(path):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    assert [str(error) for error in made.clean()] == [f"cannot remove the journal {folder}/one: Read-only file system"]
+    assert world.taken == ["a"]
 
 
 def test_what_cannot_be_taken_away_stays_for_the_next_command(folder, world):

@@ -76,7 +76,9 @@ class Journal:
 
         What can't be taken away stays in the journal for the next command.
         """
-        failed = _undo(self.records, self.undo) or _unlink(self.path)
+        failed = _undo(self.records, self.undo)
+        if not failed and self.descriptor >= 0:
+            failed = _unlink(self.path)
         self.close()
         return failed
 
