@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from ..errors import ImageNotFoundError, UsageError
+from ..kernel.syscall import MACHINE
 from .snapshots import overlay
 
 TYPE_CHECKING = False
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ..spec.runtime import ImageConfig
 
 HOST, DIRECTORY, ARCHIVE = "host", "directory", "archive"
+_LONGEST = 200  # letters of a name in an error
 
 
 class Source:
@@ -57,8 +59,13 @@ class Source:
 
             layers = Layers(data)
             place = layers.place(self.place)
-            if not layers.find(self.place):
+            layer = layers.find(self.place)
+            if layer is None:
                 before = [layers.unpack(self.place)]
+            elif layer.architecture not in ("", MACHINE):
+                from .architecture import require
+
+                require(layer.architecture, self.place)
         return [*before, *overlay.steps("tree", (place,), scratch, memory, privileged, opener)]
 
 
@@ -66,9 +73,10 @@ def find(image: str, rootfs: str = "") -> Source:
     """What `image` (or `--rootfs`) is; raises ImageNotFoundError that says what it could have been."""
     name = rootfs or image
     path, discard = (name[:-2], True) if name.endswith(":O") else (name, False)
+    shown = path if len(path) <= _LONGEST else path[: _LONGEST - 3] + "..."
     if rootfs:
         if not os.path.isdir(path):
-            raise ImageNotFoundError(f"--rootfs {path}: there is no such directory")
+            raise ImageNotFoundError(f"--rootfs {shown}: there is no such directory")
         return Source(DIRECTORY, os.path.abspath(path), discard)
     if name == HOST:
         return Source(HOST, "/", True)
@@ -76,13 +84,13 @@ def find(image: str, rootfs: str = "") -> Source:
         return Source(ARCHIVE, name, True)
     if os.path.basename(path) == path and not path.startswith((".", "~")):
         if os.path.exists(path):
-            raise ImageNotFoundError(f"there is no image {name}", f"for the one here: ./{name}")
+            raise ImageNotFoundError(f"there is no image {shown}", f"for the one here: ./{shown}")
         known = "host, a directory such as ./rootfs, a tarball such as ./debian.tar, or its URL"
-        raise ImageNotFoundError(f"there is no image {name}, and this version knows no registries", f"give {known}")
+        raise ImageNotFoundError(f"there is no image {shown}, and this version knows no registries", f"give {known}")
     if os.path.isdir(path):
         return Source(DIRECTORY, os.path.abspath(path), discard)
     if discard:
         raise UsageError(f"{name}: only a directory takes :O", "a tarball is never written to")
     if not os.path.exists(path):
-        raise ImageNotFoundError(f"there is no {path}", "is the path right, seen from here?")
+        raise ImageNotFoundError(f"there is no {shown}", "is the path right, seen from here?")
     return Source(ARCHIVE, os.path.abspath(path), True)

@@ -372,23 +372,34 @@ _WHY = {
 }
 
 
+def _copy_owner(like: str, directory: int, name: str) -> None:
+    facts = os.stat(like)
+    try:
+        os.chown(name, facts.st_uid, facts.st_gid, dir_fd=directory)
+    except OSError:  # an owner that a plain user's container doesn't have
+        pass
+    os.chmod(name, facts.st_mode & 0o7777, dir_fd=directory)
+
+
 class MountMemory(Step):
     """Mount a tmpfs over a directory of the host, in the container's mount namespace alone, with directories on it.
 
-    path: the directory. size: bytes. names: of the directories that are made on it.
+    path: the directory. size: bytes. names: of the directories that are made on it. like: a directory whose mode and
+    owner the first of them gets; "" for none.
     """
 
-    __slots__ = ("names", "path", "size")
+    __slots__ = ("like", "names", "path", "size")
 
     phase = "filesystem"
     why = "everything that is written to the root stays in memory, up to this size, and is gone with the container"
     man = "tmpfs(5)"
 
-    def __init__(self, path: str, size: int, names: tuple[str, ...], by: str = CHILD) -> None:
+    def __init__(self, path: str, size: int, names: tuple[str, ...], like: str = "", by: str = CHILD) -> None:
         super().__init__(by)
         self.path = path
         self.size = size
         self.names = names
+        self.like = like
 
     def apply(self, slots: Slots) -> None:
         tree = new_filesystem("tmpfs", (f"size={self.size}", "mode=755"))
@@ -397,6 +408,8 @@ class MountMemory(Step):
             attach(tree, place)
             for name in self.names:
                 os.mkdir(name, 0o755, dir_fd=tree)
+            if self.like:
+                _copy_owner(self.like, tree, self.names[0])
         finally:
             os.close(place)
             os.close(tree)

@@ -26,7 +26,7 @@ def steps(slot: str, layers: tuple[str, ...], scratch: str, memory: int, privile
     if not memory:
         return [MakeScratch(scratch, ("upper", "work"), layers[:1]), upper]
     upper.by = CHILD  # the tmpfs is mounted in the container's mount namespace, where the host doesn't see it
-    return [MakeScratch(scratch, ()), MountMemory(scratch, memory, ("upper", "work")), upper]
+    return [MakeScratch(scratch, ()), MountMemory(scratch, memory, ("upper", "work"), layers[0]), upper]
 
 
 def options(privileged: bool) -> tuple[str, ...]:
