@@ -3,7 +3,7 @@
     /var/lib/tarbox      layers, scratch space         --root DIR or TARBOX_ROOT; a plain user: $XDG_DATA_HOME/tarbox
     /run/tarbox/NAME     journals, small files          a plain user: $XDG_RUNTIME_DIR/tarbox/NAME
 
-NAME is the data root's path with its slashes written as dashes, so that two data roots never meet.
+NAME is the data root's path with dashes for its slashes, and %2d for its dashes, so that two data roots never meet.
 
 https://specifications.freedesktop.org/basedir-spec/
 """
@@ -85,7 +85,7 @@ def _state_base() -> str:
 
 def _name(path: str) -> str:
     """The path as one file name, different for different paths."""
-    name = path.strip("/").replace("-", "--").replace("/", "-") or "-"
+    name = path.strip("/").replace("%", "%25").replace("-", "%2d").replace("/", "-") or "-"
     if len(os.fsencode(name)) <= 200:
         return name
     from hashlib import sha256
