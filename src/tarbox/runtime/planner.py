@@ -85,6 +85,8 @@ def plan(config: Config, beside: Beside) -> Plan:
     namespaces = tuple(namespace["type"] for namespace in linux["namespaces"])
     if "mount" not in namespaces:
         raise UnsupportedError("a container without a mount namespace would change the host's mounts")
+    if not process["args"]:
+        raise ConfigError("$.process.args", "must name a program")
     terminal = process.get("terminal", False)
     opener = PARENT if beside.privileged and "user" not in namespaces else CHILD
     root = [*_root(config, beside, opener), *_files(config, beside, opener, namespaces)]
@@ -292,8 +294,6 @@ def _tail(process: Process, beside: Beside) -> list[Step]:
     if no_new:
         steps += filters
     arguments = process["args"]
-    if not arguments:
-        raise ConfigError("$.process.args", "must name a program")
     return [*steps, Execute(arguments[0], tuple(arguments), tuple(process.get("env") or ()), beside.init)]
 
 
