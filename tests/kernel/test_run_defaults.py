@@ -167,7 +167,7 @@ def test_nothing_is_left_on_disk(tarbox, image, tmp_path):
     tarbox.output("run", "--rm", image, "sh", "-c", "mkdir -p /a/b/c; chmod 0 /a/b; echo x >/etc/x; rm -r /usr/bin")
     assert sorted(path.name for path in tarbox.root.iterdir()) == ["cache", "journals", "scratch"]
     assert not [*(tarbox.root / "journals").iterdir(), *(tarbox.root / "scratch").iterdir()]
-    state = Path("/run/tarbox", str(tarbox.root).strip("/").replace("-", "--").replace("/", "-"))
+    state = Path("/run/tarbox", str(tarbox.root).strip("/").replace("-", "%2d").replace("/", "-"))
     assert [path.name for path in state.iterdir()] == ["journals"]
     assert not list((state / "journals").iterdir())
     assert (Path(image[:-2]) / "usr/bin/env").is_symlink()

@@ -21,7 +21,7 @@ def image(tmp_path_factory):
 
 def left(tarbox: Tarbox) -> list[Path]:
     """What there is besides empty folders and the cache."""
-    state = Path("/run/tarbox", str(tarbox.root).strip("/").replace("-", "--").replace("/", "-"))
+    state = Path("/run/tarbox", str(tarbox.root).strip("/").replace("-", "%2d").replace("/", "-"))
     folders = (tarbox.root / "scratch", tarbox.root / "journals", state / "journals")
     return [path for folder in folders if folder.exists() for path in folder.iterdir()] + [
         path for path in state.glob("*") if path.name != "journals"
