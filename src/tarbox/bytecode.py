@@ -3,9 +3,10 @@
     src/tarbox/__pycache__/tarbox.cpython-311.modules
 
 Python keeps the compiled form of each module in a file of its own, and asks the file system several times before it
-finds it. For a command that imports sixty small modules and then runs for some milliseconds that is a tenth of its
-time. The file here holds the same bytes, copied from Python's own files, each with the time and size of its source. What no
-longer fits its source, or isn't in it, is imported in the ordinary way, and the file is written anew at the end.
+finds it. For a command that imports sixty small modules and then runs for some milliseconds, that is a tenth of its
+time. The file here holds the same bytes, copied from Python's own files, each with the time and size of its source.
+What no longer fits its source, or isn't in it, is imported in the ordinary way, and the file is written anew at the
+end.
 
 https://docs.python.org/3/reference/import.html#finders-and-loaders, PEP 3147
 """

@@ -33,7 +33,11 @@ _HELD_EACH = 400  # bytes beside the name
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _STORAGE = (ENOSPC, EDQUOT, EROFS, EIO, ENOMEM, EMFILE)
-_SECURITY = (b"security.capability", b"security.selinux", b"security.ima")
+# Beside user.*, what only the kernel's own parts read. Access lists are rights as those of the mode are.
+_DEFAULT_RIGHTS = b"system.posix_acl_default"
+_KERNELS = (
+    b"security.capability", b"security.selinux", b"security.ima", b"system.posix_acl_access", _DEFAULT_RIGHTS,
+)  # fmt: skip
 
 
 def privileged() -> bool:
@@ -67,7 +71,7 @@ class Extraction:
         self.entries = 0
         self.written = 0
         self.left_out: dict[str, int] = {}  # what was not restored, and how often
-        self._directories: dict[int, tuple[bytes, int, int, int, int]] = {}  # by inode
+        self._directories: dict[int, tuple[bytes, int, int, int, int, bytes]] = {}  # by inode
         self._held = 0
         self._skipped: set[bytes] = set()
         self._parent = os.dup(tree)
@@ -228,16 +232,18 @@ class Extraction:
         opened = os.open(leaf, _ENTER, dir_fd=directory)
         path = parent + b"/" + leaf if parent else leaf
         self._keep(path, opened)
+        # Set at the end: what is made in the directory meanwhile would inherit them.
+        rights = entry.xattrs.pop(_DEFAULT_RIGHTS, b"") if self.owners else b""
         if entry.xattrs:
             self._set_xattrs(entry, opened)
-        self._hold(os.fstat(opened).st_ino, path, entry)
+        self._hold(os.fstat(opened).st_ino, path, entry, rights)
 
-    def _hold(self, inode: int, path: bytes, entry: Entry) -> None:
+    def _hold(self, inode: int, path: bytes, entry: Entry, rights: bytes = b"") -> None:
         if inode not in self._directories:
             self._held += len(path) + _HELD_EACH
             if self._held > _MOST_HELD:
                 raise self._refuse(entry, "it is one directory too many")
-        self._directories[inode] = (path, entry.mode, entry.uid, entry.gid, entry.mtime)
+        self._directories[inode] = (path, entry.mode, entry.uid, entry.gid, entry.mtime, rights)
 
     def _add_link(self, entry: Entry, directory: int, leaf: bytes) -> None:
         parts = self._parts(entry, entry.link)
@@ -313,18 +319,21 @@ class Extraction:
                 raise self._refuse(entry, "an extended attribute's name is empty or holds a zero byte")
             # overlay's own attributes would make the image speak to the kernel in tarbox's name
             honest = family == b"user" and not name.startswith(b"user.overlay.")
-            if not honest and not (self.owners and name in _SECURITY):
+            if not honest and not (self.owners and name in _KERNELS):
                 self._leave_out(f"extended attributes {_shown_family(name)}")
                 continue
-            try:
-                if isinstance(target, int):
-                    os.setxattr(target, name, value)
-                else:
-                    os.setxattr(target, name, value, follow_symlinks=False)
-            except OSError as error:
-                if error.errno not in (ENOTSUP, EPERM, EACCES, EINVAL):
-                    raise
-                self._leave_out(f"extended attributes {_shown_family(name)} ({os.strerror(error.errno)})")
+            self._set_xattr(target, name, value)
+
+    def _set_xattr(self, target: int | bytes, name: bytes, value: bytes) -> None:
+        try:
+            if isinstance(target, int):
+                os.setxattr(target, name, value)
+            else:
+                os.setxattr(target, name, value, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (ENOTSUP, EPERM, EACCES, EINVAL):
+                raise
+            self._leave_out(f"extended attributes {_shown_family(name)} ({os.strerror(error.errno)})")
 
     def _leave_out(self, what: str) -> None:
         if what in self.left_out or len(self.left_out) < 20:
@@ -332,7 +341,7 @@ class Extraction:
 
     def _finish_directories(self) -> None:
         """Give directories their owner, mode and time, the ones within first: making files has changed the times."""
-        for inode, (path, mode, uid, gid, mtime) in reversed(self._directories.items()):
+        for inode, (path, mode, uid, gid, mtime, rights) in reversed(self._directories.items()):
             shown = ascii(path)[2:-1] or "/"
             try:
                 opened = open_in(self.tree, os.fsdecode(path) or ".", _ENTER)
@@ -344,6 +353,8 @@ class Extraction:
                 if self.owners and (uid, gid) != self._ours:
                     os.chown(opened, uid, gid)
                 os.chmod(opened, mode if self.owners else mode | 0o700)
+                if rights:
+                    self._set_xattr(opened, _DEFAULT_RIGHTS, rights)
                 os.utime(opened, ns=(mtime, mtime))
             except OSError as error:
                 raise StorageError(f"can't set the owner, mode and time of {shown}: {error.strerror}") from None

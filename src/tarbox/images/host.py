@@ -50,12 +50,24 @@ def steps(scratch: str, memory: int, privileged: bool, opener: str) -> list[Step
     # As a plain user one has no more rights inside than outside: what is secret stays unreadable.
     secrets = find_secrets("/etc") if privileged else ()
     made.append(MakeSkeleton(scratch, directories, links, tuple(layered), secrets, by=by))
+    crowded = () if privileged else _with_mounts(layered)
     for name in layered:
+        if name in crowded:
+            # A user namespace may not take apart what others have mounted in there: it's shown whole, and read only.
+            made.append(OpenTree(f"/{name}", f"tree /{name}", attributes=("ro",), by=by))
+            continue
         covers = (f"{scratch}/secrets",) if name == "etc" and secrets else ()
         upper, work = f"{scratch}/{name}-upper", f"{scratch}/{name}-work"
         made.append(OpenOverlay(f"tree /{name}", (*covers, f"/{name}"), upper, work, options(privileged), by=by))
     made.append(OpenTree(f"{scratch}/root", "tree", recursive=False, by=by))
     return [*made, *(AttachTree(f"tree /{name}", f"/{name}") for name in layered)]
+
+
+def _with_mounts(names: list[str]) -> tuple[str, ...]:
+    """Those of the names, directories of "/", below which something else is mounted."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+        points = [line.split(" ", 5)[4] for line in table]
+    return tuple(name for name in names if any(point.startswith(f"/{name}/") for point in points))
 
 
 def find_secrets(directory: str) -> tuple[str, ...]:

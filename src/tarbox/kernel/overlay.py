@@ -46,9 +46,9 @@ class MakeScratch(Step):
 
     def apply(self, slots: Slots) -> None:
         try:
-            os.makedirs(self.path, 0o700, exist_ok=True)
+            os.mkdir(self.path, 0o700)
             for name in self.names:
-                os.makedirs(f"{self.path}/{name}", 0o755, exist_ok=True)
+                os.mkdir(f"{self.path}/{name}", 0o755)
             for upper, like in zip((name for name in self.names if name.endswith("upper")), self.like, strict=False):
                 self._copy_owner(f"{self.path}/{upper}", like)
         except OSError as error:
@@ -65,10 +65,13 @@ class MakeScratch(Step):
         os.chmod(made, facts.st_mode & 0o7777)
 
     def call(self) -> str:
-        return f'mkdir("{self.path}/{{{",".join(self.names)}}}")'
+        return ", ".join(f'mkdir("{path}")' for path in self._paths())
 
     def shell(self) -> str:
-        return "mkdir -p " + " ".join([f"{self.path}/{name}" for name in self.names] or [self.path])
+        return "mkdir " + " ".join(self._paths())
+
+    def _paths(self) -> list[str]:
+        return [self.path, *(f"{self.path}/{name}" for name in self.names)]
 
 
 class OpenOverlay(Step):
