@@ -131,6 +131,8 @@ def _process(linux: Linux, namespaces: tuple[str, ...], groups: list[Step]) -> l
     steps += [DieWithParent(), FileMask(0)]
     steps += [step for step in groups if step.by == CHILD]  # before the cgroup namespace, which begins where we are
     later = tuple(name for name in namespaces if name not in born)
+    if "user" in namespaces and linux.get("rootfsPropagation"):
+        return [*steps, Unshare(later)]  # news from the host are wanted, and none can go back: the kernel sees to that
     return [*steps, Unshare(later), PrivateMounts()]
 
 
