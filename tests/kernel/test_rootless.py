@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import roots
+import testhost
 from inside import ask
 
 
@@ -61,7 +62,7 @@ def test_root_inside_is_the_caller_outside(plain_tarbox, image):
 def test_the_usual_options_work(plain_tarbox, image, plain_folder):
     """-v, -w, -e, -h, --tmpfs, --read-only, --cap-drop, --init, -t, --ulimit, a throw-away root, one in memory."""
     said = ask(
-        plain_tarbox, "-v", "./shared:/shared", "-v", f"{image}/etc:/ro:ro", "-w", "/work/here", "-e", "A=b",
+        plain_tarbox, "-v", "./shared:/shared", "-v", f"{image}/etc:/ro:ro", "-w", "/place/here", "-e", "A=b",
         "-h", "box", "--tmpfs", "/t:size=1m", "--cap-drop", "ALL", "--ulimit", "nofile=64", f"{image}:O",
         shared="echo x >/shared/file", ro="touch /ro/x", cwd="pwd", env="echo $A; hostname", tmpfs="df -k /t | tail -1",
         caps="grep CapEff /proc/self/status", files="ulimit -n",
@@ -69,7 +70,7 @@ def test_the_usual_options_work(plain_tarbox, image, plain_folder):
     )  # fmt: skip
     assert os.stat(plain_folder / "shared/file").st_uid == plain_tarbox.user
     assert "Read-only file system" in said["ro"]
-    assert said["cwd"] == "/work/here"
+    assert said["cwd"] == "/place/here"
     assert said["env"].split() == ["b", "box"]
     assert " 1024 " in said["tmpfs"]
     assert int(said["caps"].split()[1], 16) == 0
@@ -83,6 +84,32 @@ def test_the_usual_options_work(plain_tarbox, image, plain_folder):
     done = plain_tarbox("run", "--root-tmpfs", "1m", image, "dd", "if=/dev/zero", "of=/x", "bs=1M", "count=2")
     assert "No space left on device" in done.stderr
     assert not (image / "x").exists()
+
+
+@pytest.mark.parametrize(("propagation", "arrives"), [("rprivate", "0"), ("rslave", "1"), ("rshared", "1")])
+def test_mounts_of_the_host_arrive_where_they_are_wanted(plain_tarbox, image, plain_folder, propagation, arrives):
+    """As for root; nothing that is mounted inside gets out."""
+    source = plain_folder / "source"
+    (source / "late").mkdir(parents=True)
+    testhost.mount("source", str(source), "tmpfs", 0)
+    try:
+        testhost.mount("none", str(source), None, 1 << 20)  # MS_SHARED
+        (source / "late").mkdir()
+        (source / "out").mkdir()
+        script = "echo on; read go; grep -c ' /s/late ' /proc/self/mountinfo;"
+        script += " mount -t tmpfs x /s/out && echo mounted; read go"
+        options = ("-i", "--privileged", "-v", f"{source}:/s:{propagation}", f"{image}:O")
+        started = plain_tarbox.start("run", *options, "sh", "-c", script)
+        assert started.stdout.readline() == b"on\n"
+        testhost.mount("late", str(source / "late"), "tmpfs", 0)
+        started.stdin.write(b"\n")
+        started.stdin.flush()
+        assert [started.stdout.readline().decode().strip() for _ in range(2)] == [arrives, "mounted"]
+        assert f"{source}/out" not in testhost.mounts().values()
+        started.communicate(b"\n", timeout=20)
+        assert started.returncode == 0
+    finally:
+        subprocess.run(["umount", "-R", source], check=True)
 
 
 def test_the_machines_programs_and_network(plain_tarbox):
