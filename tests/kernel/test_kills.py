@@ -76,21 +76,29 @@ def scene_of(name, folder, rootfs, host):
     return faults.scene(name, folder, rootfs, host, PLAIN_USER)
 
 
-@pytest.mark.parametrize("name", faults.SCENES)
-def test_a_command_killed_at_any_place_leaves_nothing(name, plain_folder, rootfs, test_host):
+WHOLE = ("directory", "plain")  # killed at each place in every run of the tests; the others at each fourth
+SCENES = [
+    *((name, 1 if name in WHOLE else 4) for name in faults.SCENES),
+    *(pytest.param(name, 1, marks=pytest.mark.long) for name in faults.SCENES if name not in WHOLE),
+]
+
+
+@pytest.mark.parametrize(("name", "every"), SCENES)
+def test_a_command_killed_at_any_place_leaves_nothing(name, every, plain_folder, rootfs, test_host):
     """At each step and handover, in either process; while it runs; and in the middle of taking away."""
     scene = scene_of(name, plain_folder, rootfs, test_host)
 
     def drive():
         killing = Killing(scene, rootfs)
-        for key in killing.places:
+        inner = [key for key in killing.places if key[0] not in faults.PLACES]
+        for key in [*killing.places[: -len(inner) : every], *inner[::every]]:
             killing.kill(key, "command")
         killing.kill(("running", 0, "parent"), "command", "sleep", "60")
         return killing.result()
 
     wrong, cases = in_child(drive)
     assert not wrong, "\n".join(wrong)
-    assert cases > 40
+    assert cases > (80 if name == "directory" else 20)
     assert [os.listdir(f"{scene.root}/{name}") for name in ("journals", "scratch")] == [[], []]
 
 
