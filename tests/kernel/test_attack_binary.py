@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
+import testhost
 from kernel.attacks import tools
 
 
 @pytest.fixture
-def untouched():
-    """Fails a test after which the interpreter, a library or a module isn't what it was."""
-    before = tools.own_files()
-    assert len(before) > 200
+def untouched(tarbox, tmp_path, monkeypatch):
+    """Fails a test after which the interpreter, a library or a module isn't what it was.
+
+    The modules are a copy, as somebody may be at work on those of the checkout.
+    """
+    source = tmp_path / "checkout/src"
+    shutil.copytree(testhost.MAIN.parent, source / "tarbox", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(tarbox.host, "main", source / "tarbox/__main__.py")
+    before = tools.own_files(source)
+    assert len(before) > 250
     yield
-    after = tools.own_files()
+    after = tools.own_files(source)
     assert [name for name in before if after.get(name) != before[name]] == []
 
 
@@ -57,7 +65,12 @@ def test_the_init_of_a_container_is_the_sealed_runner(tarbox, rootfs_busybox, un
     assert lines[1] == "/memfd:runner (deleted)"
     assert "pid /proc/1" in lines
     exes = {line for line in lines if line.startswith(("exe ", "map "))}
-    assert exes <= {"exe /memfd:runner (deleted)", "map /memfd:runner (deleted)", "exe /bin/busybox", "map /bin/busybox"}
+    assert exes <= {
+        "exe /memfd:runner (deleted)",
+        "map /memfd:runner (deleted)",
+        "exe /bin/busybox",
+        "map /bin/busybox",
+    }
     assert not [line for line in lines if line.startswith(("writable /memfd", "foreign", "taken"))]
     assert not [line for line in lines if "python" in line or ".py" in line or ".so" in line]
     descriptors = {line.split()[1].partition(":")[0] for line in lines if line.startswith("fd ")}
@@ -84,7 +97,8 @@ def _race(tarbox, rootfs, starts, tmp_path):
             assert tarbox.output("run", "--rm", *options, *shared, rootfs, "echo", "on") == "on\n"
     finally:
         racer.terminate()
-        told, errors = racer.communicate()
+        told = racer.stdout.read()  # not communicate(), which loses what readline() has read ahead
+        errors = racer.communicate()[1]
     assert errors == ""
     return told.splitlines()
 

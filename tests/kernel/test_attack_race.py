@@ -115,7 +115,8 @@ def test_a_volume_in_which_another_container_exchanges_names(tarbox, rootfs_busy
     (shared / "link").symlink_to("../../../../../.." + str(canary.folder))
     volume = ("-v", f"{shared}:/shared")
     racer = tarbox.start(
-        "run", "--rm", "-i", *volume, rootfs_busybox, "probe", "swap", str(TURNS), "600", "/shared/inner", "/shared/link",
+        "run", "--rm", "-i", *volume, rootfs_busybox,
+        "probe", "swap", str(TURNS), "600", "/shared/inner", "/shared/link",
         text=True,
     )  # fmt: skip
     try:

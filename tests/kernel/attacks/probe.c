@@ -187,10 +187,10 @@ static int covers(int count, char **names)
 /* push: put keys into every terminal in reach. */
 static int push(void)
 {
-	const char *places[] = {"/dev/tty", "/dev/console", "/dev/pts/0", "/proc/self/fd/0", "/proc/self/fd/1", "/dev/tty0"};
+	const char *places[] = {"/dev/tty", "/dev/console", "/dev/pts/0", "/proc/self/fd/0", "/proc/self/fd/1"};
 	unsigned long high[] = {0, 1UL << 32, 0xdeadbeefUL << 32, 1UL << 63};
 	char key = '#', paste = 3, line[80];
-	for (int i = 0; i < 9; i++) {
+	for (int i = 0; i < 8; i++) {
 		int fd = i < 3 ? i : open(places[i - 3], O_RDWR | O_NOCTTY | O_NONBLOCK);
 		for (int j = 0; fd >= 0 && j < 4; j++) {
 			snprintf(line, sizeof line, "%d.%d %s", i, j, error(syscall(SYS_ioctl, fd, 0x5412 | high[j], &key)));

@@ -11,8 +11,6 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-import testhost
-
 HERE = Path(__file__).resolve().parent
 _compiled: dict[str, bytes] = {}
 
@@ -45,14 +43,14 @@ def probe(rootfs: Path) -> Path:
     return install(rootfs / "bin/probe", compiled(Path("probe.c")))
 
 
-def own_files() -> dict[str, str]:
-    """What runs tarbox, by content: the interpreter, its libraries, every module of it and of tarbox."""
-    folders = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), testhost.CHECKOUT / "src"]
+def own_files(source: Path) -> dict[str, str]:
+    """What runs tarbox, by content: the interpreter, its libraries, every module of it and of tarbox's source."""
+    folders = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), source]
     files = {Path(sys.executable).resolve()}
     files |= {Path(line.split()[-1]) for line in Path("/proc/self/maps").read_text().splitlines() if ".so" in line}
     for folder in {Path(folder).resolve() for folder in folders}:
-        for name in ("*.py", "*.S", "*.so", "lib-dynload/*.so", "tarbox/**/*.py", "encodings/*.py"):
-            files |= set(folder.glob(name))
+        for name in ("*.py", "*.so", "lib-dynload/*.so", "tarbox/**/*.*", "encodings/*.py"):
+            files |= {file for file in folder.glob(name) if file.suffix != ".pyc"}
     return hashes(files)
 
 
