@@ -26,6 +26,11 @@ def _start() -> "int | str":
         sys.path[:0] = [os.path.dirname(package)]
         if beside not in sys.path:
             sys.path.append(beside)  # of a checkout or an editable install, whose libraries aren't beside it
+    while True:  # a closed input, output or error would give its number to the next file that is opened
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        if descriptor > 2:
+            break
+    os.close(descriptor)
     from tarbox import bytecode
 
     modules = bytecode.install()

@@ -44,12 +44,15 @@ class Modules:
         try:
             self.descriptor = os.open(_FILE, os.O_RDONLY | os.O_CLOEXEC)
             head = os.read(self.descriptor, _HEAD)
-            if head.startswith(MAGIC_NUMBER):
-                size = int.from_bytes(head[-8:], "little")
-                self.index = marshal.loads(os.read(self.descriptor, size))
+            length = os.fstat(self.descriptor).st_size
+            size = int.from_bytes(head[-8:], "little")
+            if len(head) == _HEAD and head.startswith(MAGIC_NUMBER) and size < length:
+                index: Index = marshal.loads(os.read(self.descriptor, size))
                 self.start = _HEAD + size
-        except (OSError, EOFError, ValueError, TypeError):  # not there, or cut short
-            self.index = {}
+                if self.start + sum(entry[4] for entry in index.values()) == length:  # and not cut short
+                    self.index = index
+        except (OSError, EOFError, ValueError, TypeError):  # not there, or no such file
+            pass
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None

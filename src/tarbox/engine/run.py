@@ -53,7 +53,6 @@ def run(options: RunOptions, root: str | None = None, observe: Observer | None =
 
     root: the data root, None for the default. observe: is told of every step and handover (`plan.executor`).
     """
-    _open_standard_streams()
     roots = Roots(root)
     roots.make()
     for folder in roots.journals:
@@ -232,13 +231,6 @@ def _filter(options: RunOptions, made: Config, roots: Roots, keep: bool) -> tupl
     bounding = made["process"]["capabilities"].get("bounding") or []
     program, flags = load(profile, mask(bounding), roots.cache, keep)
     return profile, program, flags
-
-
-def _open_standard_streams() -> None:
-    """Open /dev/null for those of 0, 1 and 2 that the caller closed, so that nothing else gets their numbers."""
-    while (descriptor := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) < 3:
-        pass
-    os.close(descriptor)
 
 
 def _warn(lines: list[str]) -> None:
