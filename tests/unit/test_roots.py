@@ -100,3 +100,73 @@ def test_a_state_folder_of_somebody_elses_is_refused(base, monkeypatch):
     monkeypatch.setattr(roots.os, "geteuid", lambda: os.stat(base).st_uid + 1)
     with pytest.raises(StorageError, match="belongs to another user"):
         made.make()
+
+
+@pytest.fixture
+def state(base, monkeypatch):
+    """Where state folders lie, with the test's own user as the caller."""
+    monkeypatch.undo()
+    monkeypatch.setattr(roots, "_state_base", lambda: f"{base}/state")
+    return base / "state"
+
+
+def test_all_that_is_made_is_closed_to_others(base, state):
+    before = os.umask(0)
+    try:
+        Roots(f"{base}/deep/data").make()
+    finally:
+        os.umask(before)
+    for top in (state, base / "deep/data"):
+        for folder, _, _ in os.walk(top):
+            assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700, folder
+
+
+def test_a_base_that_others_could_only_read_is_closed_to_them(base, state):
+    state.mkdir(mode=0o755)
+    Roots(f"{base}/data").make()
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o720, 0o702])
+def test_a_base_that_others_can_write_to_is_refused(base, state, mode):
+    state.mkdir()
+    state.chmod(mode)
+    with pytest.raises(StorageError, match=r"others can write to .*/state"):
+        Roots(f"{base}/data").make()
+    assert not list(state.iterdir())
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "missing"])
+def test_a_base_that_is_a_link_is_refused(base, state, target):
+    (base / "elsewhere").mkdir(mode=0o700)
+    state.symlink_to(base / target)
+    with pytest.raises(StorageError, match="/state is a link"):
+        Roots(f"{base}/data").make()
+    assert not list((base / "elsewhere").iterdir())
+    assert not (base / "missing").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a folder away")
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o777])
+def test_a_base_of_somebody_elses_is_refused(base, state, mode):
+    state.mkdir()
+    state.chmod(mode)
+    os.chown(state, 65533, 65533)
+    with pytest.raises(StorageError, match="/state belongs to another user"):
+        Roots(f"{base}/data").make()
+    assert not list(state.iterdir())
+
+
+def test_a_data_root_that_everybody_can_write_to_is_refused(base, state):
+    (base / "data").mkdir()
+    (base / "data").chmod(0o1777)
+    with pytest.raises(StorageError, match=r"everybody can write to the data root .*/data"):
+        Roots(f"{base}/data").make()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a folder away")
+def test_scratch_space_of_somebody_elses_is_refused(base, state):
+    (base / "data/scratch").mkdir(parents=True)
+    os.chown(base / "data/scratch", 65533, 65533)
+    with pytest.raises(StorageError, match="/data/scratch belongs to another user"):
+        Roots(f"{base}/data").make()

@@ -11,10 +11,13 @@ https://specifications.freedesktop.org/basedir-spec/
 from __future__ import annotations
 
 import os
+from stat import S_IRWXG, S_IRWXO, S_ISDIR, S_ISLNK, S_IWGRP, S_IWOTH
 
 from ..errors import StorageError
 
 _NO_FOLDER = (FileExistsError, NotADirectoryError)
+_STATE_HINT = "small files of running containers are kept there; is it full, or read-only?"
+_ELSEWHERE = "remove it, or set XDG_RUNTIME_DIR to a folder of your own"
 
 
 class Roots:
@@ -45,28 +48,60 @@ class Roots:
         return f"{self.data}/cache"
 
     def make(self) -> None:
-        """Make both folders, for their owner alone; raises StorageError."""
-        for base, names, hint in (
-            (self.data, ("scratch", "journals"), "choose a data root that you can write to: --root DIR or TARBOX_ROOT"),
-            (self.state, ("journals",), "small files of running containers are kept there; is it full, or read-only?"),
-        ):
-            for name in names:
-                try:
-                    os.stat(f"{base}/{name}")
-                except OSError:
-                    _make(base, name, hint)
-        owner = os.stat(self.state)
-        if owner.st_uid != os.geteuid():
-            raise StorageError(f"{self.state} belongs to another user", "remove it, or choose another root with --root")
+        """Make both folders, for their owner alone; raises StorageError, also where others could put files there."""
+        for folder in (self.scratch, f"{self.data}/journals"):
+            _own(folder, "choose a data root that you can write to: --root DIR or TARBOX_ROOT")
+        if os.stat(self.data).st_mode & S_IWOTH:
+            hint = f"chmod o-w {self.data}, or choose another data root with --root"
+            raise StorageError(f"everybody can write to the data root {self.data}", hint)
+        _keep_private(os.path.dirname(self.state))
+        _own(f"{self.state}/journals", _STATE_HINT)
 
 
-def _make(base: str, name: str, hint: str) -> None:
+def _keep_private(base: str) -> None:
+    """Make the folder that all state folders lie in, or make sure of it: it may lie in /tmp."""
+    if not os.path.lexists(base):
+        _make(base, base, _STATE_HINT)
     try:
-        os.makedirs(base, 0o711, exist_ok=True)
-        os.makedirs(f"{base}/{name}", 0o700, exist_ok=True)
+        folder = os.open(base, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise StorageError(f"cannot open {base}: {error.strerror}", _STATE_HINT) from None
+    try:
+        facts = os.fstat(folder)
+        if S_ISLNK(facts.st_mode):
+            raise StorageError(f"{base} is a link, and must be a directory", _ELSEWHERE)
+        if S_ISDIR(facts.st_mode):  # anything else is in the way of what is made in it
+            _require_owner(base, facts.st_uid, _ELSEWHERE)
+            if facts.st_mode & (S_IWGRP | S_IWOTH):
+                raise StorageError(f"others can write to {base}, and may have", _ELSEWHERE)
+            if facts.st_mode & (S_IRWXG | S_IRWXO):
+                os.chmod(f"/proc/self/fd/{folder}", 0o700)
+    finally:
+        os.close(folder)
+
+
+def _own(folder: str, hint: str) -> None:
+    """Make a folder, or make sure that it's ours."""
+    try:
+        owner = os.lstat(folder).st_uid
+    except OSError:
+        _make(os.path.dirname(folder), folder, hint)
+        owner = os.lstat(folder).st_uid
+    _require_owner(folder, owner, "remove it, or choose another root with --root")
+
+
+def _require_owner(folder: str, owner: int, hint: str) -> None:
+    if owner != os.geteuid():
+        raise StorageError(f"{folder} belongs to another user", hint)
+
+
+def _make(base: str, folder: str, hint: str) -> None:
+    try:
+        os.makedirs(base, 0o700, exist_ok=True)
+        os.makedirs(folder, 0o700, exist_ok=True)
     except OSError as error:
         reason = "something that isn't a directory is in the way" if isinstance(error, _NO_FOLDER) else error.strerror
-        raise StorageError(f"cannot make {base}/{name}: {reason}", hint) from None
+        raise StorageError(f"cannot make {folder}: {reason}", hint) from None
 
 
 def _default_data() -> str:
