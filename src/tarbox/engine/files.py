@@ -68,7 +68,7 @@ class WriteFiles(Step):
 
     def apply(self, slots: Slots) -> None:
         try:
-            os.mkdir(self.folder, 0o711)
+            os.mkdir(self.folder, 0o700)  # the mounts in the container need no way through it
             for name, text in self.files.items():
                 descriptor = os.open(
                     f"{self.folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
@@ -88,4 +88,4 @@ class WriteFiles(Step):
         from ..plan.shell import quote
 
         writes = "; ".join(f"printf %s {quote(text)} > {self.folder}/{name}" for name, text in self.files.items())
-        return f"mkdir {self.folder}; {writes}"
+        return f"mkdir -m 700 {self.folder}; {writes}"

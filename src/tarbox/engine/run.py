@@ -213,7 +213,7 @@ def _own_files(options: RunOptions, made: Config, beside: Beside, machine: Machi
             "destination": f"/etc/{name}",
             "type": "bind",
             "source": f"{folder}/{name}",
-            "options": ["bind", "rprivate"],
+            "options": ["bind", "nosuid", "nodev", "noexec", "rprivate"],
         }
         for name in names_of(wanted)
     ]
