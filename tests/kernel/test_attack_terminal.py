@@ -75,7 +75,7 @@ def test_no_key_is_pushed_into_the_callers_terminal(tarbox, rootfs_busybox, opti
     assert "over" in seen
     tried = (rootfs_busybox / "tmp/told").read_text().splitlines()
     assert len(tried) > 20
-    if "-t" not in options:
+    if not {"-t", "--privileged"} <= set(options):  # the filter keeps keys out of the container's own terminal too
         assert not [line for line in tried if line.endswith(" done")]
         assert "#" not in seen
 

@@ -17,7 +17,7 @@ import pytest
 PUSH = r"""
 open($tty, "+<", "/dev/tty"); open($console, "+<", "/dev/console");
 for $fd (0, 1, 2, $tty ? fileno($tty) : (), $console ? fileno($console) : ()) {
-    for $request (0x5412, 0x100005412, 0x8000000000005412) {
+    for $request (0x5412, 0x100005412, 0x8000000000005412, 0x541c, 0xffffffff0000541c) {
         for $key ("!", "\n") { $done .= syscall(IOCTL, $fd, $request, my $pushed = $key) == 0 ? "pushed " : "refused " }
     }
 }
@@ -77,11 +77,13 @@ def test_no_key_can_be_pushed_into_the_callers_terminal(terminal, tarbox, option
     assert (code, left) == (0, 0)
 
 
-@pytest.mark.parametrize("options", [["-t"], ["-it"], ["-it", "--privileged"]])
+@pytest.mark.parametrize("options", [["-t"], ["-it"], ["-it", "--cap-add", "SYS_ADMIN"], ["-it", "--privileged"]])
 def test_with_a_terminal_of_its_own_the_callers_gets_nothing(terminal, tarbox, options):
+    """And where the filter is on, its own gets nothing either."""
     command = tarbox.command("run", "--rm", *options, "host", "perl", "-e", PUSH)
     code, seen, left = terminal(command, tarbox.environment())
     assert b"refused" in seen or b"pushed" in seen, seen  # it has run
+    assert "--privileged" in options or b"pushed" not in seen
     assert (code, left) == (0, 0)
 
 

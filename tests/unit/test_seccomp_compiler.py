@@ -166,6 +166,22 @@ def test_keyrings_and_io_uring_stay_closed_with_all_capabilities():
         assert answer(default_program("ALL"), number(name), "x86_64") == EPERM
 
 
+PUSHING = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
+
+
+@pytest.mark.parametrize("added", [(), ("SYS_ADMIN",), ("ALL",)])
+@pytest.mark.parametrize("architecture", ["x86_64", "x32", "i386", "aarch64", "arm"])
+def test_no_key_is_pushed_into_a_terminal(architecture, added):
+    """The kernel drops the upper half of the request; all other requests are allowed, those beside it too."""
+    program = default_program(*added, machine="aarch64" if architecture in ("aarch64", "arm") else "x86_64")
+    nr = number("ioctl", architecture)
+    for high in (0, 1 << 32, 1 << 63, 0xFFFFFFFF << 32, 0x5412 << 32):
+        for request in (*PUSHING, *range(0x5400, 0x5470), 0, 0x8000541C, 0xFFFF5412, 0x15412, 0xFFFFFFFF, 0x80045430):
+            expected = EPERM if request in PUSHING else ALLOW
+            for rest in (0, 0x5412, (1 << 64) - 1):
+                assert answer(program, nr, architecture, rest, high | request, rest) == expected, hex(high | request)
+
+
 def test_calls_newer_than_the_profile_do_not_exist():
     """A program that gets ENOSYS falls back to an older call; EPERM it takes for an answer."""
     program = default_program()
@@ -201,7 +217,7 @@ def test_the_default_program_is_small_and_shallow():
 def test_the_kept_programs_change_their_names_when_the_compiler_changes():
     """When this fails, the compiler or the profile makes another program: raise seccomp.FORMAT, then this digest."""
     digest = hashlib.sha256(b"".join(default_program(machine=machine) for machine in ("x86_64", "aarch64"))).hexdigest()
-    assert (seccomp.FORMAT, digest[:16]) == (2, "86e3d905179697d0")
+    assert (seccomp.FORMAT, digest[:16]) == (3, "bd307298334f8862")
 
 
 # --- What rules mean -------------------------------------------------------------------------------------------------
@@ -250,6 +266,19 @@ def test_a_rule_without_conditions_beats_those_with():
     refuse = rule("dup2", (0, "EQ", 1), action="SCMP_ACT_ERRNO", errnoRet=7)
     assert answer(made(refuse, rule("dup2")), 33, "x86_64", 1) == ALLOW
     assert answer(made(rule("dup2"), refuse), 33, "x86_64", 1) == ALLOW
+
+
+def test_a_rule_that_is_first_beats_all_others():
+    """Also where it does what is done by default, and wherever it stands."""
+    for code in (1, 7):
+        refuse = rule("dup2", (0, "EQ", 1), action="SCMP_ACT_ERRNO", errnoRet=code, first=True)
+        for others in ([], [rule("dup2")], [rule("dup2", (0, "EQ", 1)), rule("dup2", (0, "EQ", 2))]):
+            for rules in ([refuse, *others], [*others, refuse]):
+                program = made(*rules)
+                assert answer(program, 33, "x86_64", 1) == errno(code)
+                assert answer(program, 33, "x86_64", 2) == (ALLOW if others else EPERM)
+                assert answer(program, 33, "x86_64", 3) == (ALLOW if len(others) == 1 else EPERM)
+    assert answer(made(rule("dup2"), rule("dup2", action="SCMP_ACT_TRAP", first=True)), 33, "x86_64") == TRAP
 
 
 def test_of_two_rules_that_hold_the_severe_one_counts():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..plan.step import Slots
 
 DEFAULT = "default"
-FORMAT = 2  # goes up when the compiler makes another program of the same profile
+FORMAT = 3  # goes up when the compiler makes another program of the same profile
 LARGEST_PROFILE = 1 << 20  # bytes
 LARGEST_PROGRAM = 4096 * 8  # bytes
 

@@ -18,6 +18,9 @@ What a profile means is what libseccomp and runc make of it:
     back to older ones;
   - whoever calls in the way of an architecture that isn't listed is killed.
 
+One thing is added: an entry with `"first": true` is asked before all others of its calls, and holds against one without
+conditions too. So a call can be allowed but for some arguments; other engines pass over the word.
+
 This file is loaded only when a profile isn't in the cache. man 2 seccomp, man 3 seccomp_rule_add, the OCI runtime
 specification's config-linux.md (Seccomp)
 """
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
     Condition = tuple[int, str, int, int]  # index of the argument, operator, value, second value
     Rule = tuple[tuple[Condition, ...], int]  # conditions, action
+    Named = tuple[str, tuple[Condition, ...], int, bool]  # name of the call, conditions, action, asked first
     Outcome = int | tuple[Rule, ...]  # an action, or rules to try in order
     Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
 
@@ -239,8 +243,11 @@ def _version(text: str) -> tuple[int, int] | None:
     return int(major), int(minor)
 
 
-def _rules(entry: dict[str, Any], place: str) -> list[tuple[str, tuple[Condition, ...], int]]:
+def _rules(entry: dict[str, Any], place: str) -> list[Named]:
     action = _action(entry, "action", "errnoRet", place)
+    first = entry.get("first", False)
+    if not isinstance(first, bool):
+        raise ConfigError(f"{place}.first", f"must be true or false, and is {first!r}")
     names = _strings(entry, "names", place)
     if entry.get("name"):
         if names:
@@ -252,7 +259,7 @@ def _rules(entry: dict[str, Any], place: str) -> list[tuple[str, tuple[Condition
     together = [conditions]
     if len({condition[0] for condition in conditions}) < len(conditions):
         together = [(condition,) for condition in conditions]
-    return [(name, some, action) for name in names for some in together]
+    return [(name, some, action, first) for name in names for some in together]
 
 
 def _condition(argument: dict[str, Any], place: str) -> Condition:
@@ -274,23 +281,26 @@ def _condition(argument: dict[str, Any], place: str) -> Condition:
 def _ranges(
     table: dict[str, int],
     architecture: str,
-    rules: list[tuple[str, tuple[Condition, ...], int]],
+    rules: list[Named],
     default: int,
     narrow: bool,
 ) -> list[tuple[int, Outcome]]:
     outcomes: dict[int, list[Rule]] = {}
+    before: dict[int, list[Rule]] = {}
     highest = 0
-    for name, conditions, action in rules:
+    for name, conditions, action, first in rules:
         for number, some in _calls(table, architecture, name, conditions):
             highest = max(highest, number)
-            if action != default:
+            if action != default or first:
                 kept = tuple((index, f"{op}32" if narrow else op, one, two) for index, op, one, two in some)
-                outcomes.setdefault(number, []).append((kept, action))
+                (before if first else outcomes).setdefault(number, []).append((kept, action))
     start = X32_BIT if architecture == "x32" else 0
     ranges: list[tuple[int, Outcome]] = [(start, default)]
-    for number in sorted(outcomes):
-        always = [action for conditions, action in outcomes[number] if not conditions]
-        ranges.append((number, always[0] if always else tuple(sorted(outcomes[number], key=_severity))))
+    for number in sorted({*outcomes, *before}):
+        found = outcomes.get(number, [])
+        always = [rule for rule in found if not rule[0]]
+        asked = (*sorted(before.get(number, []), key=_severity), *(always[:1] or sorted(found, key=_severity)))
+        ranges.append((number, asked if asked[0][0] else asked[0][1]))
         ranges.append((number + 1, default))
     permissive = default in (_ALLOW, _LOG, _ERRNO | _ENOSYS) or default & 0xFFFF0000 == _TRACE
     if highest and not permissive:
@@ -390,6 +400,8 @@ def _leaf(outcome: Outcome, default: int) -> list[Instruction]:
         return [(_RET, 0, 0, outcome)]
     made: list[Instruction] = []
     for conditions, action in outcome:
+        if not conditions:  # what follows is never asked
+            return [*made, (_RET, 0, 0, action)]
         rule: list[Instruction] = [(_RET, 0, 0, action)]
         for condition in reversed(conditions):
             rule = [*_test(condition, len(rule)), *rule]
