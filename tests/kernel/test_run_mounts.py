@@ -236,3 +236,13 @@ def test_a_root_in_memory_has_its_size(tarbox, image, kind):
     assert not list((tarbox.root / "scratch").iterdir())
     assert not os.path.exists(f"{image.removesuffix(':O')}/usr/small")
     assert not os.path.exists("/usr/small")
+
+
+def test_a_working_directory_is_made_on_a_read_only_root(tarbox, image):
+    """As with Docker; nothing else can be written afterwards, not through the working directory either."""
+    script = "pwd; touch x 2>&1; touch ../x 2>&1; touch /x 2>&1; mkdir /proc/self/cwd/d 2>&1"
+    told = tarbox("run", "--rm", "--read-only", "-w", "/new/dir", image, "sh", "-c", script)
+    where, *refused = told.stdout.splitlines()
+    assert where == "/new/dir", told.stderr
+    assert [line for line in refused if line.endswith("Read-only file system")] == refused
+    assert len(refused) == 4

@@ -176,6 +176,7 @@ def test_rules_that_hold_for_every_plan(name):
         assert order.index("MaskPaths") > max(index for index, name in enumerate(order) if name == "MountFilesystem")
     if "ReadOnlyRoot" in order:
         assert order.index("ReadOnlyRoot") > max(index for index, name in enumerate(order) if name == "AttachTree")
+        assert order.index("ReadOnlyRoot") > order.index("Enter"), "the working directory may have to be made"
     if options.privileged or uid:
         return
     own = [order.index(name) for name in ("BoundingSet", "Credentials", "Capabilities")]

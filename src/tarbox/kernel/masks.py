@@ -158,8 +158,8 @@ class ReadOnlyRoot(Step):
 
     __slots__ = ()
 
-    phase = "filesystem"
-    why = "nothing can be written but to what is mounted on top; it comes last, when all mount points are there"
+    phase = "root"
+    why = "nothing can be written but to what is mounted on top; it comes last, when all directories are made"
     man = "mount_setattr(2)"
 
     def takes(self) -> tuple[str, ...]:
