@@ -92,15 +92,28 @@ def calls(steps):
 def test_version_1_makes_one_group_for_controllers_that_are_mounted_together():
     backend = V1({"cpu": "/c/cpu,cpuacct", "cpuacct": "/c/cpu,cpuacct", "memory": "/c/memory"})
     assert backend.groups("box") == ("/c/memory/box", "/c/cpu,cpuacct/box")
-    made = [step.path for step in backend.steps("box", {}) if isinstance(step, MakeGroup)]
+    made = [step.path for step in backend.steps("box", {"cpu": {"shares": 2}}) if isinstance(step, MakeGroup)]
     assert made == ["/c/memory/box", "/c/cpu,cpuacct/box"]
 
 
+def test_version_1_makes_groups_only_where_something_is_limited_or_must_be_known():
+    names = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "blkio", "hugetlb", "freezer")
+    backend = V1({name: f"/c/{name}" for name in names})
+
+    def made(resources):
+        return [step.path.split("/")[2] for step in backend.steps("box", resources) if isinstance(step, MakeGroup)]
+
+    assert made({}) == ["memory", "pids", "devices", "freezer"]
+    assert made({"cpu": {"quota": 5}}) == ["memory", "cpu", "cpuacct", "pids", "devices", "freezer"]
+    assert made({"cpu": {"cpus": "0"}}) == ["memory", "cpuset", "pids", "devices", "freezer"]
+    assert made({"blockIO": {"weight": 500}}) == ["memory", "pids", "devices", "blkio", "freezer"]
+
+
 def test_limits_of_version_1_in_the_order_that_the_kernel_needs():
-    names = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "blkio", "freezer")
+    names = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer")
     steps = V1({name: f"/c/{name}" for name in names}).steps("box", LIMITS)
-    assert calls(steps)[:8] == [f'mkdir("/c/{name}/box", 0755)' for name in names]
-    assert calls(steps)[8:] == [
+    assert calls(steps)[:7] == [f'mkdir("/c/{name}/box", 0755)' for name in names]
+    assert calls(steps)[7:] == [
         'write("/c/cpuset/box/cpuset.cpus", "0")',
         'write("/c/cpuset/box/cpuset.mems", read("/c/cpuset/cpuset.mems"))',
         'write("/c/memory/box/memory.limit_in_bytes", "20971520")',

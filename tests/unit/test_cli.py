@@ -315,7 +315,7 @@ def test_a_full_disk_under_the_output_is_told() -> None:
 def test_closed_outputs_do_no_harm() -> None:
     command = ["sh", "-c", 'exec "$@" >&- 2>&-', "sh", sys.executable, "-I", "-S", str(START)]
     assert subprocess.run([*command, "rum"], timeout=30).returncode == 125
-    assert subprocess.run([*command, "--version"], timeout=30).returncode == 125
+    assert subprocess.run([*command, "--version"], timeout=30).returncode == 0  # nobody wanted to hear it
 
 
 def test_words_that_are_no_text_are_shown() -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 
-from ..errors import StorageError
-from ..plan.step import PARENT, Slots, Step
+from ..errors import KernelError
+from ..kernel import mounts, paths
+from ..plan.step import CHILD, Slots, Step
 from .options import HOST
 
 _LARGEST = 1 << 20
+_OPTIONS, _ATTRIBUTES = ("size=1m", "mode=755"), ("nosuid", "nodev", "noexec")
 _LOCAL = """127.0.0.1\tlocalhost
 ::1\tlocalhost ip6-localhost ip6-loopback
 fe00::\tip6-localnet
@@ -33,11 +35,6 @@ def render(hostname: str, domainname: str, network: str) -> dict[str, str]:
     return {"hostname": f"{hostname}\n", "hosts": hosts, "resolv.conf": resolver}
 
 
-def names_of(files: dict[str, str]) -> list[str]:
-    """The names in the order in which they are mounted."""
-    return sorted(files)
-
-
 def _read(path: str) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -49,43 +46,66 @@ def _read(path: str) -> str:
         os.close(descriptor)
 
 
-class WriteFiles(Step):
-    """Write small files into a folder that is the container's own, outside of it."""
+class MountFiles(Step):
+    """Mount small files into /etc of the container, from a file system in memory that only the container has.
+
+    files: their texts by name. folder: a directory of the host over which that file system lies meanwhile, in the
+    container's own mount namespace; it goes when the old root goes.
+    """
 
     __slots__ = ("files", "folder")
 
-    phase = "host"
+    phase = "filesystem"
     why = "the container's own host name has to be found under its own name; the image can't know it"
     man = "hosts(5), resolv.conf(5)"
 
-    def __init__(self, folder: str, files: dict[str, str]) -> None:
-        super().__init__(PARENT)
+    def __init__(self, folder: str, files: dict[str, str], by: str = CHILD) -> None:
+        super().__init__(by)
         self.folder = folder
         self.files = files
 
-    def record(self) -> tuple[tuple[str, str], ...]:
-        return (("tree", self.folder),)
+    def takes(self) -> tuple[str, ...]:
+        return ("root",)
 
     def apply(self, slots: Slots) -> None:
+        root = slots.take("root")
+        memory = mounts.new_filesystem("tmpfs", _OPTIONS, _ATTRIBUTES)
         try:
-            os.mkdir(self.folder, 0o700)  # the mounts in the container need no way through it
+            folder = os.open(self.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            mounts.attach(memory, folder)
+            os.close(folder)
             for name, text in self.files.items():
-                descriptor = os.open(
-                    f"{self.folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644
-                )
-                try:
-                    os.fchmod(descriptor, 0o644)
-                    os.write(descriptor, text.encode("utf-8", "surrogateescape"))
-                finally:
-                    os.close(descriptor)
-        except OSError as error:
-            raise StorageError(f"cannot write {self.folder}: {error.strerror}", "is /run full?") from None
+                self._mount(root, memory, name, text.encode("utf-8", "surrogateescape"))
+        finally:
+            os.close(memory)
+
+    @staticmethod
+    def _mount(root: int, memory: int, name: str, text: bytes) -> None:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=memory)
+        os.write(descriptor, text)
+        os.close(descriptor)
+        tree = mounts.clone_tree(memory, name)
+        place = -1
+        try:
+            place = paths.make_file(root, f"/etc/{name}")
+            mounts.refuse_proc(place, f"/etc/{name}")
+            mounts.attach(tree, place)
+        except KernelError as error:
+            raise KernelError("move_mount", (f"/etc/{name}",), error.errno, error.hint) from None
+        finally:
+            os.close(tree)
+            if place >= 0:
+                os.close(place)
 
     def call(self) -> str:
-        return f'write("{self.folder}/{{{",".join(self.files)}}}")'
+        made = f'mount("tmpfs", "{self.folder}", "tmpfs", "{",".join((*_ATTRIBUTES, *_OPTIONS))}")'
+        return "; ".join([made, *(f'move_mount(open_tree("{name}"), "/etc/{name}")' for name in self.files)])
 
     def shell(self) -> str:
         from ..plan.shell import quote
 
-        writes = "; ".join(f"printf %s {quote(text)} > {self.folder}/{name}" for name, text in self.files.items())
-        return f"mkdir -m 700 {self.folder}; {writes}"
+        steps = [f"mount -t tmpfs -o {','.join((*_ATTRIBUTES, *_OPTIONS))} tmpfs {self.folder}"]
+        for name, text in self.files.items():
+            file = f"{self.folder}/{name}"
+            steps.append(f"printf %s {quote(text)} > {file}; mount --bind {file} $ROOT/etc/{name}")
+        return "; ".join(steps)

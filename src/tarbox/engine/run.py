@@ -19,7 +19,7 @@ from ..plan.step import CHILD, PARENT, Slots
 from ..runtime import launch
 from ..runtime.planner import Beside, plan
 from .config import config, seccomp_of, user_of
-from .files import WriteFiles, names_of, render
+from .files import MountFiles, render
 from .machine import read_machine
 from .roots import Roots
 from .session import Session
@@ -29,8 +29,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..plan.executor import Observer
     from ..plan.plan import Plan
+    from ..plan.step import Step
     from ..spec.runtime import Config
-    from .machine import Machine
     from .options import RunOptions
 
 
@@ -103,7 +103,7 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
     _check_sources(options)
     beside.steps += found.steps(roots.data, f"{roots.scratch}/{id}", options.root_tmpfs, beside.privileged, opener)
     beside.steps += [MakeSource(mount.source) for mount in options.mounts if mount.create]
-    _own_files(options, made, beside, machine, f"{roots.state}/{id}")
+    beside.steps += _own_files(options, made, roots.state)
     beside.user = user_of(options, image)
     beside.extra_groups = tuple(options.group_add)
     beside.filter = _filter(options, made, roots, keep)
@@ -200,23 +200,12 @@ def _check_sources(options: RunOptions) -> None:
             raise ImageNotFoundError(f"the source of a mount, {mount.source}, doesn't exist", hint)
 
 
-def _own_files(options: RunOptions, made: Config, beside: Beside, machine: Machine, folder: str) -> None:
-    """/etc/hosts, /etc/hostname and /etc/resolv.conf: made for this container, and mounted."""
+def _own_files(options: RunOptions, made: Config, folder: str) -> list[Step]:
+    """/etc/hosts, /etc/hostname and /etc/resolv.conf, but for those that the caller mounts himself."""
     files = render(made.get("hostname", ""), made.get("domainname", ""), options.network)
     taken = {mount["destination"] for mount in made["mounts"]}
     wanted = {name: text for name, text in files.items() if f"/etc/{name}" not in taken and "/etc" not in taken}
-    if not wanted:
-        return
-    beside.steps.append(WriteFiles(folder, wanted))
-    made["mounts"] += [
-        {
-            "destination": f"/etc/{name}",
-            "type": "bind",
-            "source": f"{folder}/{name}",
-            "options": ["bind", "nosuid", "nodev", "noexec", "rprivate"],
-        }
-        for name in names_of(wanted)
-    ]
+    return [MountFiles(folder, wanted)] if wanted else []
 
 
 def _filter(options: RunOptions, made: Config, roots: Roots, keep: bool) -> tuple[str, bytes, int] | None:

@@ -89,8 +89,8 @@ def plan(config: Config, beside: Beside) -> Plan:
         raise ConfigError("$.process.args", "must name a program")
     terminal = process.get("terminal", False)
     opener = PARENT if beside.privileged and "user" not in namespaces else CHILD
-    root = [*_root(config, beside, opener), *_files(config, beside, opener, namespaces)]
     groups = _groups(linux, beside)
+    root = [*_root(config, beside, opener), *_files(config, beside, opener, namespaces, groups)]
     steps = [
         *(step for step in beside.steps if step.phase in ("image", "host")),
         *(step for step in groups if step.by == PARENT),
@@ -169,7 +169,7 @@ def _root(config: Config, beside: Beside, opener: str) -> list[Step]:
     return [*trees, AttachRoot(), *(step for step in own if "root" in step.takes())]
 
 
-def _files(config: Config, beside: Beside, opener: str, namespaces: tuple[str, ...]) -> list[Step]:
+def _files(config: Config, beside: Beside, opener: str, namespaces: tuple[str, ...], groups: list[Step]) -> list[Step]:
     """Everything that is mounted on the root, in the config's order, and the device nodes."""
     steps: list[Step] = []
     own_dev = True
@@ -181,7 +181,7 @@ def _files(config: Config, beside: Beside, opener: str, namespaces: tuple[str, .
             steps += [_bind(mount, options, slot, opener), AttachTree(slot, target)]
             own_dev = own_dev and target != "/dev"
         elif kind == "cgroup":
-            steps += _cgroup_mounts(target, options, beside, namespaces)
+            steps += _cgroup_mounts(target, options, beside, namespaces, groups)
         else:
             steps.append(MountFilesystem(kind, target, options.attributes, options.own, mount.get("source", "")))
         if target == "/dev" and own_dev:
@@ -212,14 +212,22 @@ def _devices(linux: Linux, opener: str) -> list[Step]:
     return [*steps, LinkDevices()]
 
 
-def _cgroup_mounts(target: str, options: MountOptions, beside: Beside, namespaces: tuple[str, ...]) -> list[Step]:
-    """/sys/fs/cgroup: one mount on version 2, one for each controller on version 1."""
+def _cgroup_mounts(
+    target: str, options: MountOptions, beside: Beside, namespaces: tuple[str, ...], groups: list[Step]
+) -> list[Step]:
+    """/sys/fs/cgroup: one mount on version 2; on version 1 one for each controller in which there is a group of ours.
+
+    The others would show the host's own groups.
+    """
     if not beside.v1:
         return [MountFilesystem("cgroup2", target, options.attributes, options.own)]
     if "user" in namespaces or "cgroup" not in namespaces:
         return []  # version 1 mounted from a user namespace, or without a cgroup namespace, would show the host's
     hierarchies: dict[str, list[str]] = {}
+    made = [name for step in groups for kind, name in step.record() if kind == "cgroup"]
     for controller, path in beside.v1.items():
+        if not any(group.startswith(path + "/") for group in made):
+            continue
         hierarchies.setdefault(path, []).append(controller)
     plain = tuple(name for name in options.attributes if name != "ro")
     steps: list[Step] = [MountFilesystem("tmpfs", target, plain, ("mode=755",))]

@@ -69,7 +69,7 @@ class V1:
         self.parent = parent
 
     def groups(self, name: str) -> tuple[str, ...]:
-        """The paths of the groups of the container `name`: one a hierarchy, though it may hold several controllers."""
+        """The paths of the groups that the container `name` may have, one a hierarchy."""
         return tuple(dict.fromkeys(self._path(controller, name) for controller in self.mounts))
 
     def steps(self, name: str, resources: Resources, into: bool = False) -> list[Step]:
@@ -77,11 +77,13 @@ class V1:
 
         into: has no meaning here; a process can't be born into these groups. Raises ConfigError.
         """
+        used = self._used(resources)
         steps: list[Step] = []
-        for mount in dict.fromkeys(self.mounts.values()):
+        for mount in dict.fromkeys(used.values()):
             steps += [MakeParent(path) for path in below(mount, self.parent)]
             steps.append(MakeGroup(below(mount, self.parent, name)[-1]))
-        steps += self._cpuset(name, resources)
+        if "cpuset" in used:
+            steps += self._cpuset(name, resources)
         steps += self._memory(name, resources)
         for controller, place, file in _PLAIN:
             value = number(resources, *place)
@@ -95,7 +97,7 @@ class V1:
         rules = devices.checked(resources)
         if rules and "devices" in self.mounts:
             steps.append(devices.LimitDevices(self._path("devices", name), devices.lines(rules)))
-        groups = V1.groups(self, name)  # not a subclass's, which may know others
+        groups = dict.fromkeys(below(mount, self.parent, name)[-1] for mount in used.values())
         if groups:
             steps.append(JoinGroup(tuple(f"{group}/tasks" for group in groups)))
         return steps
@@ -131,6 +133,22 @@ class V1:
         from .freezer import thaw_v1
 
         thaw_v1(self._path("freezer", name) if "freezer" in self.mounts else "")
+
+    def _used(self, resources: Resources) -> dict[str, str]:
+        """The controllers in which the container gets a group: each costs its start a little, and its end.
+
+        Some it always needs, to be told of a lack of memory, bounded, kept from devices and stopped; the others only
+        when something is limited there.
+        """
+        cpu = resources.get("cpu") or {}
+        wanted = {
+            "cpu": bool(cpu.keys() - _CPUSET.keys()),
+            "cpuacct": bool(cpu.keys() - _CPUSET.keys()),
+            "cpuset": bool(cpu.keys() & _CPUSET.keys()),
+            "blkio": bool(resources.get("blockIO")),
+            "hugetlb": bool(resources.get("hugepageLimits")),
+        }
+        return {name: mount for name, mount in self.mounts.items() if wanted.get(name, True)}
 
     def _path(self, controller: str, name: str) -> str:
         return below(self.mounts[controller], self.parent, name)[-1]
