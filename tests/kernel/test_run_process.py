@@ -175,3 +175,17 @@ def test_the_hosts_network_on_demand(tarbox, image):
     said = ask(tarbox, "--net", "none", image, net="readlink /proc/self/ns/net", ifs="ls /sys/class/net")
     assert said["net"] != os.readlink("/proc/self/ns/net")
     assert said["ifs"] == "lo"
+
+
+@pytest.mark.parametrize("place", ["/etc/passwd", "/etc/passwd/deeper", "/etc/passwd/..", "/bin/../etc/passwd"])
+def test_a_working_directory_that_is_a_file(tarbox, image, place):
+    done = tarbox("run", "-w", place, image, "true")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.startswith("tarbox: /")
+    assert "etc/passwd in the container is a file, not a directory" in done.stderr
+
+
+def test_an_image_without_a_name(tarbox):
+    done = tarbox("run", "", "true")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.startswith("tarbox: no image to run (")

@@ -124,3 +124,8 @@ def test_h_is_help_where_it_is_nothing_else() -> None:
 
 def test_help_after_the_image_is_the_commands() -> None:
     assert read("host --help").rest == ["host", "--help"]
+
+
+def test_an_empty_word_ends_the_options() -> None:
+    """What it would be the name of says that it's missing; it isn't an option that was mistyped."""
+    assert parse(VERB, ["-i", "", "--rm"]).rest == ["", "--rm"]

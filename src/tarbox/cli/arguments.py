@@ -121,7 +121,7 @@ def parse(verb: Verb, words: list[str]) -> Arguments:
             _keep(verb, found, option, name, value)
         elif word.startswith("-") and len(word) > 1:
             at = _bundle(verb, found, known, words, at)
-        elif word[:1] in _DASHES:
+        elif word and word[0] in _DASHES:
             raise UsageError(f"{word[:40]!r} begins with a long dash", f"type hyphens: --{word.lstrip(_DASHES)[:40]}")
         else:
             at -= 1

@@ -11,7 +11,10 @@ man 2 pivot_root
 from __future__ import annotations
 
 import os
+from errno import ELOOP, ENOTDIR
+from stat import S_ISDIR
 
+from ..errors import ImageError, KernelError
 from ..plan.step import CHILD, Slots, Step
 from . import mounts, paths
 from .syscall import syscall
@@ -96,7 +99,10 @@ class Enter(Step):
         return ("root",)
 
     def apply(self, slots: Slots) -> None:
-        directory = paths.make_directories(slots.take("root"), self.path)
+        try:
+            directory = paths.make_directories(slots.take("root"), self.path)
+        except KernelError as error:
+            raise _explained(error, slots.take("root"), self.path) from None
         os.fchdir(directory)
         os.close(directory)
         os.getcwd()  # fails when it isn't reachable from "/"
@@ -106,3 +112,20 @@ class Enter(Step):
 
     def shell(self) -> str:
         return f"mkdir -p {self.path} && cd {self.path}"
+
+
+def _explained(error: KernelError, root: int, path: str) -> Exception:
+    """Why a working directory can't be entered, where more is known than what the kernel says."""
+    if error.errno == ELOOP:
+        text = f"the working directory {path} leads through a link of /proc, or through links in a circle"
+        return ImageError(text, "links of /proc aren't followed: name the directory itself")
+    if error.errno == ENOTDIR:
+        names = path.strip("/").split("/")
+        for count in range(1, len(names) + 1):
+            place = paths.open_in(root, above := "/" + "/".join(names[:count]))
+            try:
+                if not S_ISDIR(os.fstat(place).st_mode):
+                    return ImageError(f"{above} in the container is a file, not a directory", "choose another with -w")
+            finally:
+                os.close(place)
+    return error

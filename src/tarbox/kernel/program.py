@@ -11,11 +11,12 @@ man 2 execve, man 5 elf
 from __future__ import annotations
 
 import os
-from errno import ENAMETOOLONG, ENOENT, ENOTDIR
+from errno import ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR
 from stat import S_ISDIR, S_ISREG
 
-from ..errors import CommandNotExecutableError, CommandNotFoundError
+from ..errors import CommandNotExecutableError, CommandNotFoundError, KernelError
 from ..plan.step import CHILD, Slots, Step
+from . import paths
 from .syscall import MACHINE
 
 # e_machine of an ELF header, as `uname -m` calls it
@@ -23,6 +24,9 @@ PROCESSORS = {
     3: "i386", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv64",
     258: "loongarch64",
 }  # fmt: skip
+_STARTER = "the process that starts the container, not a program of the image"
+_INSTEAD = "links of /proc to running programs can't be started: name a program of the image"
+_INTERPRETERS = 5  # as many as the kernel puts before one another
 _RUNS = {"x86_64": ("x86_64", "i386"), "aarch64": ("aarch64", "arm")}
 
 
@@ -48,6 +52,8 @@ class FindProgram(Step):
 
     def apply(self, slots: Slots) -> None:
         program = self._search()
+        if _is_starter(program):
+            raise CommandNotExecutableError(f"{_short(program)} in the container is {_STARTER}", _INSTEAD)
         slots.found["program"] = program
         slots.found["obstacle"] = _obstacle(program)
 
@@ -96,8 +102,28 @@ def _short(path: str) -> str:
     return path if len(path) <= 200 else path[:197] + "..."
 
 
-def _obstacle(path: str) -> str:
-    """Why this program may not start, for the message if it really doesn't; "" where nothing is known."""
+def _is_starter(path: str) -> bool:
+    """Whether a link of /proc leads to the program of this process, /proc/self/exe for one: it would run itself."""
+    try:
+        if not os.path.samefile(path, "/proc/self/exe"):
+            return False
+    except OSError:
+        return False
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:  # a volume may show the same file under a name of its own: then no link of /proc is in the way to it
+        os.close(paths.open_in(root, os.path.join(os.getcwd(), path)))
+        return False
+    except KernelError as error:
+        return error.errno == ELOOP
+    finally:
+        os.close(root)
+
+
+def _obstacle(path: str, interpreters: int = 0) -> str:
+    """Why this program may not start, for the message if it really doesn't; "" where nothing is known.
+
+    interpreters: how many are started before it. Raises CommandNotExecutableError for one that is this very process.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError:
@@ -113,8 +139,15 @@ def _obstacle(path: str) -> str:
         return f"it is a program for {processor}, and this machine is {MACHINE}: get an image for {MACHINE}"
     if head.startswith(b"#!"):
         interpreter = (head[2:].split(b"\n")[0].split() or [b""])[0]
+        name = os.fsdecode(interpreter)
         if not os.path.exists(interpreter):
             return f"its interpreter {interpreter.decode('utf-8', 'replace')} isn't in the image"
+        if _is_starter(name):
+            text = f"the interpreter of {_short(path)} in the container, {_short(name)}, is {_STARTER}"
+            raise CommandNotExecutableError(text, _INSTEAD)
+        if interpreters == _INTERPRETERS:
+            return "its interpreter is a script, whose interpreter is a script, and so on: too many of them"
+        return _obstacle(name, interpreters + 1)
     return ""
 
 
