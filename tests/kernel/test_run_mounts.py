@@ -246,3 +246,26 @@ def test_a_working_directory_is_made_on_a_read_only_root(tarbox, image):
     assert where == "/new/dir", told.stderr
     assert [line for line in refused if line.endswith("Read-only file system")] == refused
     assert len(refused) == 4
+
+
+@pytest.mark.parametrize("options", [(), ("-i",), ("-t",)])
+def test_a_tmpfs_at_dev_has_the_device_nodes(tarbox, image, options):
+    script = "echo x >/dev/null && head -c 4 /dev/zero | wc -c && ls /dev/pts/ptmx /dev/fd/0 && df -k /dev | tail -1"
+    told = tarbox.output("run", *options, "--tmpfs", "/dev:size=1m", image, "sh", "-c", script).split()
+    assert told[:4] == ["4", "/dev/fd/0", "/dev/pts/ptmx", "tmpfs"]
+    assert told[4] == "1024"
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"), [((), "/dev/null"), (("-i",), "/dev/null"), (("-t",), "/dev/pts/ptmx")]
+)
+def test_a_dev_of_ones_own_without_nodes_is_said(tarbox, image, tmp_path, options, missing):
+    """Nothing is made in the host's directory."""
+    own = tmp_path / "dev"
+    own.mkdir()
+    done = tarbox("run", *options, "-v", f"{own}:/dev", image, "true")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.startswith(f"tarbox: the container's {missing} can't be opened: No such file or directory (")
+    assert "mount nothing" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(own.iterdir())

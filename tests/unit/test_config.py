@@ -319,6 +319,17 @@ def test_a_mount_of_ones_own_takes_the_place_of_the_default() -> None:
     assert targets == ["/proc", "/sys", "/sys/fs/cgroup", "/dev"]
 
 
+def test_a_tmpfs_at_dev_is_ours_with_its_options() -> None:
+    asked = MountOption("tmpfs", "tmpfs", "/dev", ("nosuid", "nodev", "noexec", "size=1m", "mode=711"))
+    mounts = make(mounts=[asked, bind("/dev/shm")])["mounts"]
+    targets = [mount["destination"] for mount in mounts]
+    assert targets == ["/proc", "/dev", "/dev/pts", "/sys", "/sys/fs/cgroup", "/dev/mqueue", "/dev/shm"]
+    assert mounts[1]["type"] == "tmpfs"
+    assert mounts[1]["options"] == ["nosuid", "strictatime", "mode=711", "size=1m", "noexec"]
+    with pytest.raises(UsageError, match="can't be read-only"):
+        make(mounts=[MountOption("tmpfs", "tmpfs", "/dev", ("ro",))])
+
+
 def test_deeper_mounts_come_later() -> None:
     made = make(mounts=[bind("/a/b/c"), bind("/z"), bind("/a")])
     assert [mount["destination"] for mount in made["mounts"]][-3:] == ["/z", "/a", "/a/b/c"]

@@ -175,12 +175,15 @@ def _mounts(options: RunOptions, machine: Machine) -> list[Mount]:
             raise UsageError(f"two mounts at {target}", "give each target once")
         if target == "/proc" or (target.startswith("/proc/") and target not in _PROC_TARGETS):
             raise UsageError(f"nothing can be mounted at {target}", "the container's limits rely on its own /proc")
-    own_dev = "/dev" in targets  # whoever brings a /dev brings all of it
-    mounts = [
-        mount
-        for mount in defaults.mounts(options.shm_size or defaults.SHM_SIZE)
-        if mount["destination"] not in targets and not (own_dev and mount["destination"].startswith("/dev/"))
-    ]
+    memory_dev = [mount for mount in options.mounts if mount.target == "/dev" and mount.kind == "tmpfs"]
+    own_dev = "/dev" in targets and not memory_dev  # whoever brings a /dev of the host brings all of it
+    mounts = []
+    for mount in defaults.mounts(options.shm_size or defaults.SHM_SIZE):
+        if memory_dev and mount["destination"] == "/dev":
+            mount["options"] = _options_of_dev(mount["options"], memory_dev[0].options)
+        elif mount["destination"] in targets or (own_dev and mount["destination"].startswith("/dev/")):
+            continue
+        mounts.append(mount)
     if options.privileged:
         for mount in mounts:
             if mount["destination"] in ("/sys", "/sys/fs/cgroup"):
@@ -191,8 +194,17 @@ def _mounts(options: RunOptions, machine: Machine) -> list[Mount]:
     mounts += [
         {"destination": entry.target, "type": entry.kind, "source": entry.source, "options": list(entry.options)}
         for entry in sorted(options.mounts, key=lambda entry: entry.target.count("/"))
+        if entry not in memory_dev
     ]
     return mounts
+
+
+def _options_of_dev(ours: list[str], theirs: tuple[str, ...]) -> list[str]:
+    """The options of a tmpfs at /dev that somebody asks for: it is ours, but for what is said of it."""
+    if "ro" in theirs:
+        raise UsageError("a tmpfs at /dev can't be read-only", "the device nodes are made in it: leave ro out")
+    named = {option.partition("=")[0]: option for option in (*ours, *theirs) if option != "nodev"}
+    return list(named.values())
 
 
 def _without_root(options: RunOptions, mounts: list[Mount]) -> None:

@@ -16,7 +16,7 @@ import os
 from fcntl import F_DUPFD_CLOEXEC, fcntl, ioctl
 from stat import S_ISCHR, S_ISFIFO
 
-from ..errors import KernelError
+from ..errors import ImageError, KernelError
 from ..plan.step import CHILD, PARENT, Step
 from .paths import make_file, open_in
 from .syscall import syscall
@@ -112,7 +112,12 @@ class OpenConsole(Step):
 
     def apply(self, slots: Slots) -> None:
         root = slots.take("root")
-        master = open_in(root, "dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
+        try:
+            master = open_in(root, "dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
+        except KernelError as error:
+            text = f"the container's /dev/pts/ptmx can't be opened: {os.strerror(error.errno)}"
+            hint = "-t needs a devpts at /dev/pts: mount nothing at /dev, or leave -t out"
+            raise ImageError(text, hint) from None
         slots.give("console", master)
         try:
             ioctl(master, TIOCSPTLCK, bytes(4))
@@ -283,7 +288,12 @@ def _is_null(descriptor: int) -> bool:
 
 def _open_null(root: int) -> int:
     """The container's own /dev/null. With the host's, its root user could change the mode of the host's device."""
-    descriptor = open_in(root, "dev/null", os.O_RDWR | os.O_NOCTTY)
+    try:
+        descriptor = open_in(root, "dev/null", os.O_RDWR | os.O_NOCTTY)
+    except KernelError as error:
+        text = f"the container's /dev/null can't be opened: {os.strerror(error.errno)}"
+        hint = "what is mounted at /dev has to have the device nodes: mount nothing there, or all of it: -v /dev:/dev"
+        raise ImageError(text, hint) from None
     if not _is_null(descriptor):
         os.close(descriptor)
         raise KernelError("openat2", ("root", "dev/null"), 19, "the container's /dev/null isn't the null device")
