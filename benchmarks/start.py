@@ -84,8 +84,8 @@ def bundle(folder: Path, root: Path) -> Path:
 
 
 def launcher(asked: str | None) -> str:
-    """The tarbox command: the one asked for, or this checkout's, or that of its virtual environment."""
-    for path in filter(None, (asked, CHECKOUT / "bin" / "tarbox", CHECKOUT / ".venv" / "bin" / "tarbox")):
+    """The tarbox command: the one asked for, or the one that ./install made, or this checkout's."""
+    for path in filter(None, (asked, CHECKOUT / ".venv" / "bin" / "tarbox", CHECKOUT / "bin" / "tarbox")):
         if os.access(path, os.X_OK):
             return str(path)
     raise SystemExit("start.py: no tarbox command; install it, or name it with --tarbox")

@@ -41,7 +41,8 @@ def _start() -> "int | str":
     return code
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """Carry out the command line and end the process with its exit code."""
     gc.disable()  # looking for cycles costs a tenth of a start, and nothing here lives long
     try:
         code = _start()
@@ -56,3 +57,7 @@ if __name__ == "__main__":
     except (OSError, ValueError):  # nobody reads what was left to say
         code = 125
     os._exit(code)  # the interpreter's own tidying up takes longer than a container's
+
+
+if __name__ == "__main__":
+    command()

@@ -35,10 +35,11 @@ _HEAD = len(MAGIC_NUMBER) + 8  # the magic number of Python's bytecode, and the 
 class Modules:
     """A finder for `sys.meta_path`, and the loader of what it finds."""
 
-    __slots__ = ("descriptor", "index", "start")
+    __slots__ = ("descriptor", "early", "index", "start")
 
     def __init__(self) -> None:
         self.descriptor = -1
+        self.early = frozenset(sys.modules)  # what was imported before this can't come from here
         self.index: Index = {}
         self.start = 0  # of the code in the file
         try:
@@ -85,7 +86,7 @@ class Modules:
         fresh = {
             name: compiled
             for name, module in list(sys.modules.items())
-            if name.startswith("tarbox.") and name != __name__ and (compiled := _compiled(module)) is not None
+            if name.startswith("tarbox.") and name not in self.early and (compiled := _compiled(module)) is not None
         }
         if fresh and os.access(_PACKAGE, os.W_OK) and os.stat(_PACKAGE).st_uid == os.geteuid():
             for name, (package, source, stamp, at, size) in self.index.items():

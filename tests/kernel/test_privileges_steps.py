@@ -11,6 +11,7 @@ import pytest
 
 from rows import failure, in_child, perform
 from tarbox.engine import defaults
+from tarbox.engine.machine import read_machine
 from tarbox.errors import TarboxError, UsageError
 from tarbox.kernel import capabilities, rlimits, signals
 from tarbox.kernel.capabilities import BoundingSet, Capabilities
@@ -48,7 +49,7 @@ def after_exec() -> tuple[int, ...]:
 
 
 def drop(permitted: int, user: int = 0, keep: bool = False, bounding: int = DEFAULT, **more: int):
-    perform(BoundingSet(bounding, capabilities.available()).rows(SLOTS))
+    perform(BoundingSet(bounding, read_machine().bounding).rows(SLOTS))
     perform(Credentials(user, user, (user,), keep=keep).rows(SLOTS))
     perform(Capabilities(permitted, permitted, **more).rows(SLOTS))
 

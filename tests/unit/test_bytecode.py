@@ -78,3 +78,16 @@ def test_nothing_is_written_into_somebody_elses_package(package):
     os.chown(package.folder, 12345, 12345)
     assert package().returncode == 0
     assert package.file() is None
+
+
+def test_the_file_is_written_once_however_the_command_was_started(package):
+    starter = package.folder.parent / "start.py"
+    starter.write_text(
+        f"import sys; sys.path[:0] = [{str(package.folder.parent)!r}]\nfrom tarbox.__main__ import command\ncommand()\n"
+    )
+    for _ in range(2):
+        subprocess.run([sys.executable, "-I", "-S", str(starter), "version"], check=True, stdout=subprocess.DEVNULL)
+    written = package.file().stat()
+    subprocess.run([sys.executable, "-I", "-S", str(starter), "version"], check=True, stdout=subprocess.DEVNULL)
+    package()
+    assert package.file().stat() == written

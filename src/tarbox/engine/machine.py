@@ -20,12 +20,12 @@ class Machine:
     """The facts, as plain values, so that a config can be made for a machine that isn't this one.
 
     hostname: the host's. cpus: the numbers of the processors that may be used. capabilities: a bit for each that a
-    container can be given. uid, gid: of the caller; with a uid other than 0 the container gets a user namespace.
+    container can be given. bounding: a bit for each that this process, and what it executes, can ever have. uid, gid: of the caller; with a uid other than 0 the container gets a user namespace.
     thermal_paths: files of /sys that tell of the host's temperature.
     devices: the nodes of the host's /dev, for --privileged.
     """
 
-    __slots__ = ("capabilities", "cpus", "devices", "gid", "hostname", "thermal_paths", "uid")
+    __slots__ = ("bounding", "capabilities", "cpus", "devices", "gid", "hostname", "thermal_paths", "uid")
 
     def __init__(
         self,
@@ -36,7 +36,9 @@ class Machine:
         gid: int = 0,
         thermal_paths: tuple[str, ...] = (),
         devices: tuple[Device, ...] = (),
+        bounding: int = 2**64 - 1,
     ) -> None:
+        self.bounding = bounding
         self.hostname = hostname
         self.cpus = cpus
         self.capabilities = capabilities
@@ -53,10 +55,12 @@ def read_machine(devices: bool = False) -> Machine:
     thermal: tuple[str, ...] = ()  # one look tells for most machines that there is none
     if os.path.exists(_THERMAL % cpus[0]):
         thermal = tuple(_THERMAL % cpu for cpu in range(os.cpu_count() or 1) if os.path.exists(_THERMAL % cpu))
+    effective, bounding = _capabilities(uid)
     return Machine(
         hostname=os.uname().nodename,
         cpus=cpus,
-        capabilities=_capabilities(uid),
+        capabilities=effective,
+        bounding=bounding,
         uid=uid,
         gid=os.getegid(),
         thermal_paths=thermal,
@@ -64,14 +68,17 @@ def read_machine(devices: bool = False) -> Machine:
     )
 
 
-def _capabilities(uid: int) -> int:
+def _capabilities(uid: int) -> tuple[int, int]:
+    """What can be given to a container, and what is in the bounding set."""
     if uid != 0:  # a user namespace of one's own comes with all of them
         last = int(_read("/proc/sys/kernel/cap_last_cap") or b"40")
-        return (1 << last + 1) - 1
+        return (1 << last + 1) - 1, 2**64 - 1
+    found = {b"CapEff": 0, b"CapBnd": 2**64 - 1}
     for line in _read("/proc/self/status").splitlines():
-        if line.startswith(b"CapEff:"):
-            return int(line[7:], 16)
-    return 0
+        name, _, value = line.partition(b":")
+        if name in found:
+            found[name] = int(value, 16)
+    return found[b"CapEff"], found[b"CapBnd"]
 
 
 def _read(path: str) -> bytes:

@@ -10,7 +10,6 @@ import os
 from ..errors import ImageNotFoundError, KernelError, TarboxError, UnsupportedError
 from ..images import source
 from ..kernel import cgroups, signals
-from ..kernel.capabilities import available
 from ..kernel.mounts import MakeSource
 from ..kernel.syscall import syscall
 from ..plan.executor import Execution
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
     from ..plan.step import Step
     from ..spec.runtime import Config
     from .options import RunOptions
+
+
+_SYS_ADMIN = 21  # CAP_SYS_ADMIN, man 7 capabilities
 
 
 class Container:
@@ -85,6 +87,11 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
     found = source.find(options.image, options.rootfs)
     image = found.config()
     machine = read_machine(devices=options.privileged)
+    if keep and machine.uid == 0 and not machine.capabilities >> _SYS_ADMIN & 1:
+        raise UnsupportedError(
+            "root without CAP_SYS_ADMIN can't make a container: it may not mount anything",
+            "give the outer container that capability (--cap-add SYS_ADMIN), or run tarbox as a plain user, who needs none",
+        )
     id = os.urandom(32).hex()
     made = config(options, image, id, machine, found.root())
     if image or not keep:  # what an image asks for is checked; our own defaults are when they are only told
@@ -110,7 +117,7 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
     beside.interactive = options.interactive
     beside.init = options.init
     beside.ignored = signals.ignored()
-    beside.held = available() if beside.privileged else beside.held
+    beside.held = machine.bounding
     beside.given = given
     return Container(id, made, beside, plan(made, beside))
 

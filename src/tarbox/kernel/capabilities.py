@@ -50,15 +50,6 @@ def names(capabilities: int) -> list[str]:
     return ["CAP_" + short for short in _short_names(capabilities)]
 
 
-def available() -> int:
-    """The bounding set of this process: what it, and what it executes, can ever have."""
-    with open("/proc/self/status", "rb") as status:
-        for line in status:
-            if line.startswith(b"CapBnd:"):
-                return int(line[7:], 16)
-    return ALL
-
-
 def _number(name: str) -> int:
     short = name.upper().removeprefix("CAP_")
     try:

@@ -82,15 +82,18 @@ def _remove(parent: int, name: str) -> None:
 
 
 def _empty(here: int) -> list[str]:
-    """Unlink all in the directory but its directories, whose names are returned."""
+    """Unlink all in the directory but the directories that aren't empty, whose names are returned."""
     inner = []
     with os.scandir(here) as found:
         entries = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in found]
     for name, is_directory in entries:
-        if is_directory:
-            inner.append(name)
-        else:
+        if not is_directory:
             _unlink(here, name)
+            continue
+        try:
+            os.rmdir(name, dir_fd=here)  # most are empty, and to be told that they aren't is cheap
+        except OSError:
+            inner.append(name)
     return inner
 
 
