@@ -159,14 +159,28 @@ def test_a_base_of_somebody_elses_is_refused(base, state, mode):
 
 def test_a_data_root_that_everybody_can_write_to_is_refused(base, state):
     (base / "data").mkdir()
-    (base / "data").chmod(0o1777)
+    (base / "data").chmod(0o777)
     with pytest.raises(StorageError, match=r"everybody can write to the data root .*/data"):
         Roots(f"{base}/data").make()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a folder away")
-def test_scratch_space_of_somebody_elses_is_refused(base, state):
-    (base / "data/scratch").mkdir(parents=True)
-    os.chown(base / "data/scratch", 65533, 65533)
-    with pytest.raises(StorageError, match="/data/scratch belongs to another user"):
-        Roots(f"{base}/data").make()
+@pytest.mark.parametrize("mode", [0o755, 0o1777])
+@pytest.mark.parametrize("name", ["scratch", "journals"])
+def test_scratch_space_of_somebody_elses_is_refused(base, state, name, mode):
+    _refuses_folder_of_another(base / "data", name, mode)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give a folder away")
+@pytest.mark.parametrize("name", ["layers", "sources", "cache"])
+def test_in_a_data_root_for_all_nobody_else_has_been_there(base, state, name):
+    _refuses_folder_of_another(base / "data", name, 0o1777)
+
+
+def _refuses_folder_of_another(data, name, mode):
+    (data / name).mkdir(parents=True)
+    data.chmod(mode)
+    Roots(str(data)).make()
+    os.chown(data / name, 65533, 65533)
+    with pytest.raises(StorageError, match=f"/data/{name} belongs to another user"):
+        Roots(str(data)).make()

@@ -11,13 +11,13 @@ https://specifications.freedesktop.org/basedir-spec/
 from __future__ import annotations
 
 import os
-from stat import S_IRWXG, S_IRWXO, S_ISDIR, S_ISLNK, S_IWGRP, S_IWOTH
+from stat import S_IRWXG, S_IRWXO, S_ISDIR, S_ISLNK, S_ISVTX, S_IWGRP, S_IWOTH
 
 from ..errors import StorageError
 
 _NO_FOLDER = (FileExistsError, NotADirectoryError)
 _STATE_HINT = "small files of running containers are kept there; is it full, or read-only?"
-_ELSEWHERE = "remove it, or set XDG_RUNTIME_DIR to a folder of your own"
+_ELSEWHERE = "remove it; a plain user can also set XDG_RUNTIME_DIR to a folder of his own"
 
 
 class Roots:
@@ -51,11 +51,19 @@ class Roots:
         """Make both folders, for their owner alone; raises StorageError, also where others could put files there."""
         for folder in (self.scratch, f"{self.data}/journals"):
             _own(folder, "choose a data root that you can write to: --root DIR or TARBOX_ROOT")
-        if os.stat(self.data).st_mode & S_IWOTH:
-            hint = f"chmod o-w {self.data}, or choose another data root with --root"
-            raise StorageError(f"everybody can write to the data root {self.data}", hint)
+        mode = os.stat(self.data).st_mode
+        if mode & S_IWOTH:
+            self._share(mode)
         _keep_private(os.path.dirname(self.state))
         _own(f"{self.state}/journals", _STATE_HINT)
+
+    def _share(self, mode: int) -> None:
+        """A data root that everybody can write to, as a fresh tmpfs is: nobody else may have been there, or get in."""
+        if not mode & S_ISVTX:
+            hint = f"chmod o-w {self.data}, or choose another data root with --root"
+            raise StorageError(f"everybody can write to the data root {self.data}", hint)
+        for name in ("layers", "sources", "cache"):
+            _own(f"{self.data}/{name}", "choose another data root with --root")
 
 
 def _keep_private(base: str) -> None:
@@ -76,6 +84,8 @@ def _keep_private(base: str) -> None:
                 raise StorageError(f"others can write to {base}, and may have", _ELSEWHERE)
             if facts.st_mode & (S_IRWXG | S_IRWXO):
                 os.chmod(f"/proc/self/fd/{folder}", 0o700)
+    except OSError as error:
+        raise StorageError(f"cannot make {base} private: {error.strerror}", _STATE_HINT) from None
     finally:
         os.close(folder)
 
