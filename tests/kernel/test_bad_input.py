@@ -209,15 +209,16 @@ def test_a_data_root_on_an_overlay(tarbox, image, tmp_path):
         subprocess.run(["umount", tarbox.root], check=True)
 
 
-def test_a_state_folder_that_cant_be_written(tarbox, image, tmp_path):
+@pytest.mark.parametrize("mode", ["700", "755"])
+def test_a_state_folder_that_cant_be_written(tarbox, image, tmp_path, mode):
     """/run on a read-only file system."""
     command = tarbox.command("run", image, "true")
-    script = 'mkdir -p /run/tarbox; mount -t tmpfs -o ro none /run/tarbox; exec "$@"'
+    script = "mkdir -p /run/tarbox; mount -t tmpfs -o ro,mode=" + mode + ' none /run/tarbox; exec "$@"'
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", script, "sh", *command],
         env=tarbox.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
     )  # fmt: skip
-    refused(done, "cannot make /run/tarbox/")
+    refused(done, "cannot make /run/tarbox")
     assert "Read-only file system" in done.stderr
 
 
@@ -231,3 +232,22 @@ def test_a_processor_that_tarbox_has_no_code_for(tarbox, image, tmp_path):
     done = subprocess.run(start, env=tarbox.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 125
     assert re.fullmatch(r"tarbox: .*riscv64.*\n", done.stderr), done.stderr
+
+
+def test_root_without_the_capability_to_mount(tarbox, image):
+    """As in another engine's container; what would be done is still told."""
+    weak = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-all", "--"]
+    done = subprocess.run(
+        [*weak, *tarbox.command("run", image, "true")], env=tarbox.environment(), capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr.startswith("tarbox: root without CAP_SYS_ADMIN can't make a container: ")
+    assert done.stderr.count("\n") == 1
+    told = subprocess.run(
+        [*weak, *tarbox.command("explain", "run", image, "true")],
+        env=tarbox.environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 0, told.stderr
+    assert "pivot_root" in told.stdout

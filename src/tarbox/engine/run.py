@@ -90,7 +90,7 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
     if keep and machine.uid == 0 and not machine.capabilities >> _SYS_ADMIN & 1:
         raise UnsupportedError(
             "root without CAP_SYS_ADMIN can't make a container: it may not mount anything",
-            "give the outer container that capability (--cap-add SYS_ADMIN), or run tarbox as a plain user, who needs none",
+            "give the outer container that capability (--cap-add SYS_ADMIN), or run tarbox as a plain user",
         )
     id = os.urandom(32).hex()
     made = config(options, image, id, machine, found.root())
