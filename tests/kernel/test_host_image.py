@@ -100,3 +100,10 @@ def test_it_starts_at_once_and_leaves_nothing(tarbox):
     kept = [path for path in Path(tarbox.root).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in kept) < 64 << 10
     assert not list((tarbox.root / "scratch").iterdir())
+
+
+def test_a_read_only_host_can_be_written_nowhere(tarbox):
+    script = (
+        "for d in / /etc /usr /usr/bin /opt /var; do touch $d/x 2>/dev/null && echo wrote $d; done; touch /dev/shm/x"
+    )
+    assert tarbox.output("run", "--read-only", "host", "sh", "-c", script) == ""

@@ -91,7 +91,8 @@ class MountFiles(Step):
             mounts.refuse_proc(place, f"/etc/{name}")
             mounts.attach(tree, place)
         except KernelError as error:
-            raise KernelError("move_mount", (f"/etc/{name}",), error.errno, error.hint) from None
+            hint = mounts.REASONS.get(error.errno, error.hint)
+            raise KernelError("move_mount", (f"/etc/{name}",), error.errno, hint) from None
         finally:
             os.close(tree)
             if place >= 0:

@@ -20,7 +20,8 @@ class Machine:
     """The facts, as plain values, so that a config can be made for a machine that isn't this one.
 
     hostname: the host's. cpus: the numbers of the processors that may be used. capabilities: a bit for each that a
-    container can be given. bounding: a bit for each that this process, and what it executes, can ever have. uid, gid: of the caller; with a uid other than 0 the container gets a user namespace.
+    container can be given. bounding: a bit for each that this process, and what it executes, can ever have. uid, gid:
+    of the caller; with a uid other than 0 the container gets a user namespace.
     thermal_paths: files of /sys that tell of the host's temperature.
     devices: the nodes of the host's /dev, for --privileged.
     """

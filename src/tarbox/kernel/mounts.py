@@ -35,7 +35,7 @@ ATTRIBUTES = {
 _ATIME = 0x70
 PROPAGATION = {"private": MS_PRIVATE, "slave": MS_SLAVE, "shared": MS_SHARED, "unbindable": MS_UNBINDABLE}
 _MISFIT = "a directory can't be mounted on a file, nor a file on a directory"
-_REASONS = {
+REASONS = {
     ENOTDIR: _MISFIT,
     EINVAL: _MISFIT,
     EOVERFLOW: "the directory belongs to a user or group that this container doesn't have; chown it to yourself",
@@ -234,7 +234,7 @@ class AttachTree(Step):
             refuse_proc(place, self.target)
             attach(tree, place)
         except KernelError as error:
-            hint = _REASONS.get(error.errno, error.hint)
+            hint = REASONS.get(error.errno, error.hint)
             raise KernelError("move_mount", (self.slot, self.target), error.errno, hint) from None
         finally:
             if place >= 0:

@@ -103,7 +103,7 @@ def plan(config: Config, beside: Beside) -> Plan:
         *([LookUpUser(beside.user, beside.extra_groups, not beside.privileged)] if beside.user is not None else []),
         PivotRoot(),
         Enter(process["cwd"]),
-        *([ReadOnlyRoot()] if config["root"].get("readonly") else []),
+        *(_read_only(beside) if config["root"].get("readonly") else []),
         FileMask(_mask(process)),
         *_limits(process, CHILD),
         FindProgram(process["args"][0], _variable(process, "PATH")),
@@ -187,6 +187,11 @@ def _files(config: Config, beside: Beside, opener: str, namespaces: tuple[str, .
         if target == "/dev" and own_dev:
             steps += _devices(config["linux"], opener)
     return steps
+
+
+def _read_only(beside: Beside) -> list[Step]:
+    """The root made read only, with what the image itself mounted on it."""
+    return [*(ReadOnlyMount(step.target) for step in beside.steps if isinstance(step, AttachTree)), ReadOnlyRoot()]
 
 
 def _bind(mount: Mount, options: MountOptions, slot: str, opener: str) -> Step:
