@@ -23,38 +23,38 @@ $ is the same in a shell; where there is none, a shell can't do it. $ID is the c
 
   1  do("group $ID")
      $ mkdir $ID
-     it has to be done  [true(1)]
+     It has to be done  [true(1)]
 
 == A process, and namespaces of its own ==
 
    -- tarbox, outside --
 
   2  do("fork")
-     it has to be done  [true(1)]
+     It has to be done  [true(1)]
 
 == What it will see as files ==
 
    -- handed over from tarbox, outside to the container's first process --
 
   3  do("console")
-     it has to be done  [true(1)]
+     It has to be done  [true(1)]
 
    -- handed over from the container's first process to tarbox, outside, with the descriptors of console --
 
   4  do("size")
-     it has to be done  [true(1)]
+     It has to be done  [true(1)]
 
    -- handed over from tarbox, outside to the container's first process --
 
   5  do("streams")
-     it has to be done  [true(1)]
+     It has to be done  [true(1)]
 
 == The program ==
 
    -- handed over from the container's first process to the same process, after Python has gone --
 
   6  do("execute")
-     it has to be done  [true(1)]
+     It has to be done  [true(1)]
 """
 
 

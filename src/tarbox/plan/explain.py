@@ -60,7 +60,7 @@ def _step(number: int, step: Step, id: str) -> list[str]:
     lines = _folded(f"{number:3}  ", step.call().replace(id, "$ID"), "       ")
     if shell := step.shell():
         lines += _folded("     $ ", shell.replace(id, "$ID"), "         ")
-    why = step.why.rstrip(".")
+    why = (step.why[:1].upper() + step.why[1:]).rstrip(".")
     lines += _folded("     ", f"{why}  [{step.man}]", "     ")
     return lines
 
