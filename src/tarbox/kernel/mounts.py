@@ -362,7 +362,7 @@ class MountFilesystem(Step):
 
 
 _WHY = {
-    "proc": "programs such as ps read /proc; it has to show the processes of the container's PID namespace and no others",
+    "proc": "programs such as ps read /proc; it must show the processes of the container's PID namespace alone",
     "sysfs": "/sys shows devices and the network interfaces of the container's own network namespace",
     "tmpfs": "files in memory, gone with the container",
     "devpts": "the container's own pseudo-terminals: its /dev/pts/0 is nobody else's",
