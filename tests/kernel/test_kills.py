@@ -98,7 +98,7 @@ def test_a_command_killed_at_any_place_leaves_nothing(name, every, plain_folder,
 
     wrong, cases = in_child(drive)
     assert not wrong, "\n".join(wrong)
-    assert cases > (80 if name == "directory" else 20)
+    assert cases > (80 if name == "directory" else 12)
     assert [os.listdir(f"{scene.root}/{name}") for name in ("journals", "scratch")] == [[], []]
 
 
@@ -116,7 +116,7 @@ def test_a_first_process_killed_at_any_place_is_told_of(name, plain_folder, root
 
     wrong, cases = in_child(drive)
     assert not wrong, "\n".join(wrong)
-    assert cases > 12
+    assert cases > 20
 
 
 def test_a_command_killed_while_it_unpacks_leaves_nothing(plain_folder, rootfs, test_host):
