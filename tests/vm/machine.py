@@ -75,9 +75,13 @@ mkdir -p dev/pts dev/shm dev/mqueue
 ln -sf /proc/self/fd dev/fd; ln -sf fd/0 dev/stdin; ln -sf fd/1 dev/stdout; ln -sf fd/2 dev/stderr
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts dev/pts
 mount -t mqueue mqueue dev/mqueue
+mkdir /run/project; mount --bind ".$PROJECT" /run/project
 mount -t tmpfs -o mode=755 run run
 for folder in tmp var/tmp dev/shm; do mount -t tmpfs -o mode=1777 tmp $folder; done
 mount -t tmpfs -o mode=755 data var/lib/tarbox
+case $PROJECT in
+/tmp/* | /var/tmp/*) mkdir -p ".$PROJECT"; mount --bind /run/project ".$PROJECT" ;;  # else the new folder covers it
+esac
 mount --bind /mnt mnt
 mount -t securityfs securityfs sys/kernel/security
 mount -t bpf bpf sys/fs/bpf
@@ -174,7 +178,7 @@ class Machine:
         view = self.folder + "/view"
         os.makedirs(view, exist_ok=True)
         with open(self.folder + "/settings", "w") as file:
-            file.write(f"MODULES={shlex.quote(modules)}\nVERSION={version}\n")
+            file.write(f"MODULES={shlex.quote(modules)}\nVERSION={version}\nPROJECT={shlex.quote(PROJECT)}\n")
         with open(self.folder + "/init", "w") as file:
             file.write(INSIDE)
         os.chmod(self.folder + "/init", 0o755)
