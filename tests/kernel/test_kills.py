@@ -94,11 +94,12 @@ def test_a_command_killed_at_any_place_leaves_nothing(name, every, plain_folder,
         for key in [*killing.places[: -len(inner) : every], *inner[::every]]:
             killing.kill(key, "command")
         killing.kill(("running", 0, "parent"), "command", "sleep", "60")
-        return killing.result()
+        return *killing.result(), len(killing.places)
 
-    wrong, cases = in_child(drive)
+    wrong, cases, places = in_child(drive)
     assert not wrong, "\n".join(wrong)
-    assert cases > (80 if name == "directory" else 12)
+    assert cases > places // every
+    assert places > (80 if name == "directory" else 50)
     assert [os.listdir(f"{scene.root}/{name}") for name in ("journals", "scratch")] == [[], []]
 
 
@@ -168,7 +169,7 @@ def test_a_clean_up_that_is_killed_too_is_finished_by_the_one_after(name, plain_
 
     wrong, number = in_child(drive)
     assert not wrong, "\n".join(wrong)
-    assert number > 3
+    assert number > (4 if name == "directory" else 3)  # a plain user's container leaves less to take away
 
 
 def test_a_command_leaves_a_living_one_alone(plain_folder, rootfs, test_host):
