@@ -89,13 +89,24 @@ class Execution:
                 if step.spawns:
                     self._spawn(index, step)
                 elif step.by == PARENT:
-                    self._do(index, step, PARENT)
+                    try:
+                        self._do(index, step, PARENT)
+                    except TarboxError as error:
+                        raise self._cause(error) from error
             self._await_program()
         except BaseException:
             self._close(given)
             raise
         self._close(given.union(self.results))
         return self.pid
+
+    def _cause(self, error: TarboxError) -> TarboxError:
+        """The child's error where that is why a step of the parent's failed: what it is done to may be dead by then."""
+        if not self.channel:
+            return error
+        os.kill(self.pid, 9)  # it isn't waited for yet, so the number is its own; it says no more from here on
+        message = self.channel.receive()[0]
+        return self._error(message) if message[:1] == _ERROR else error
 
     def _close(self, kept: Collection[str]) -> None:
         """Close the channel and what the steps opened, but not what is in the slots `kept`."""
