@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TypeAlias
 
-    Value: TypeAlias = int | bytes
+    Value: TypeAlias = int | bytes | "Register"
 
 PARENT, CHILD, RUNNER = "parent", "child", "runner"
 
@@ -32,24 +32,66 @@ class Filter(bytes):
     __slots__ = ()
 
 
+class Register:
+    """A place of the runner's that holds one number. As an argument of a `Row` it stands for what is in it.
+
+    number: 0 to 63. 0 and 1 hold the addresses of the program's arguments and of its environment, 2 to 7 are for any
+    step to use between two of its own rows, the others are handed out by `Slots.register`.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __repr__(self) -> str:
+        return f"r{self.number}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Register) and self.number == other.number
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+ARGUMENTS, ENVIRONMENT = Register(0), Register(1)
+FIRST_NAMED = 8
+ANY = 255  # in `Row.on`: whatever the errno is
+
+
 class Row:
     """One system call of the runner's table.
 
-    name: the call's. arguments: numbers, bytes whose address is passed (the runner adds the ending zero), or a
-    `Filter`.
-    optional: whether the runner goes on when it fails. shown: how people read it, e.g. `prctl(PR_SET_NO_NEW_PRIVS, 1)`.
+    name: the call's; "init" stands for no call but for what `runner-x86_64.S` does there: a child goes on with the next
+    row, and the process itself stays as its init. arguments: numbers, registers, bytes whose address is passed (the
+    runner adds the ending zero), or a `Filter`.
+    shown: how people read it, e.g. `prctl(PR_SET_NO_NEW_PRIVS, 1)`.
+    store: the register, from 2 on, that keeps what the call returns; 0 for none. skip: how many rows are passed over
+    when it succeeds. on: at most two pairs (errno or `ANY`, how many rows are passed over): the runner then goes on
+    instead of reporting that it failed. optional: the same as on=((ANY, 0),).
     """
 
-    __slots__ = ("arguments", "name", "optional", "shown")
+    __slots__ = ("arguments", "name", "on", "shown", "skip", "store")
 
-    def __init__(self, name: str, arguments: tuple[Value, ...], shown: str = "", optional: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: tuple[Value, ...],
+        shown: str = "",
+        optional: bool = False,
+        store: int = 0,
+        skip: int = 0,
+        on: tuple[tuple[int, int], ...] = (),
+    ) -> None:
         self.name = name
         self.arguments = arguments
-        self.shown = shown or f"{name}({', '.join(map(str, arguments))})"
-        self.optional = optional
+        self.shown = shown
+        self.store = store
+        self.skip = skip
+        self.on = ((ANY, 0),) if optional else on
 
     def __repr__(self) -> str:
-        return self.shown
+        return self.shown or f"{self.name}({', '.join(map(str, self.arguments))})"
 
 
 class Slots:
