@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from tarbox.kernel import channel
-from tarbox.plan.step import CHILD, PARENT, Row, Step
+from tarbox.plan.executor import KNOCK
+from tarbox.plan.step import PARENT, RUNNER, Row, Step
 
 
 class Pretend(Step):
@@ -17,7 +18,7 @@ class Pretend(Step):
     why = "it has to be done"
     man = "true(1)"
 
-    def __init__(self, name, by=CHILD, act=None, takes=(), gives=(), uses=(), finds=(), record=()):
+    def __init__(self, name, by=RUNNER, act=None, takes=(), gives=(), uses=(), finds=(), record=()):
         super().__init__(by)
         self.name = name
         self.act = act
@@ -60,27 +61,52 @@ def fork(**more):
     return Fork("fork", PARENT, **more)
 
 
+class Table:
+    """What the fake runner does: the names of its steps, and how many rows each has."""
+
+    def __init__(self, steps, counts, errors):
+        self.steps = steps
+        self.counts = counts
+        self.errors = errors
+        self.closed = False
+
+    def close(self):
+        self.closed = True
+
+
 class Forking:
-    """What the executor needs of the kernel. become: what the child does in the place of the runner."""
+    """What the executor needs of the kernel. become: what the child does in the place of the runner.
+
+    The runner's rows are made, and then `become(steps, slots, errors)` is called in a fork; without it the child only
+    says that it is ready.
+    """
 
     def __init__(self, become=None):
-        self.become = become or (lambda steps, slots, errors: os._exit(0))
+        self.become = become or ready
         self.pid = 0
+        self.table_ = None
 
     def pair(self):
         return channel.pair()
 
-    def spawn(self, step, slots):
+    def table(self, steps, slots, errors):
+        self.table_ = Table(steps, [len(step.rows(slots)) for step in steps], errors)
+        return self.table_
+
+    def spawn(self, step, slots, table, keep):
+        self.keep = keep
         self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                self.become(table.steps, slots, table.errors)
+            finally:
+                os._exit(0)
         return self.pid
-
-    def forked(self):
-        pass
-
-    def launch(self, steps, slots, errors, announce):
-        counts = ",".join(str(len(step.rows(slots))) for step in steps[:-1])
-        announce(f"{counts}\n/bin/program\nobstacle".encode())
-        self.become(steps, slots, errors)
 
     def report(self, data):
         return (data[0], data[1]) if len(data) == 2 else None
+
+
+def ready(steps, slots, errors):
+    """Say what the runner says when all that is left is the program."""
+    os.write(errors, KNOCK)

@@ -6,65 +6,35 @@ import pytest
 
 from planned import Pretend, fork
 from tarbox.plan.plan import Plan
-from tarbox.plan.step import CHILD, PARENT, RUNNER
+from tarbox.plan.step import PARENT, RUNNER
 
 
 def handovers(*steps, given=()):
     return [repr(handover) for handover in Plan(steps, given).handovers]
 
 
-def test_the_fork_is_the_first_handover():
-    assert handovers(Pretend("a", PARENT), fork(), Pretend("b")) == ["2: parent to child"]
+def test_the_start_of_the_runner_is_the_handover():
+    plan = Plan([Pretend("a", PARENT), fork(), Pretend("b"), Pretend("c")])
+    assert [repr(handover) for handover in plan.handovers] == ["2: parent to runner"]
+    assert plan.handover(1) is plan.handover(3) is None
+    assert (plan.handover(2).sender, plan.handover(2).receiver) == (PARENT, RUNNER)
 
 
-def test_neighbours_of_one_process_hand_over_nothing():
-    plan = Plan([fork(), Pretend("a"), Pretend("b"), Pretend("c", PARENT), Pretend("d"), Pretend("e", RUNNER)])
-    assert [handover.index for handover in plan.handovers] == [1, 3, 4, 5]
-    assert plan.handover(2) is None
-    assert plan.handover(3).sender == CHILD
-    assert plan.handover(3).receiver == PARENT
-    assert plan.handover(5).receiver == RUNNER
-
-
-def test_descriptors_from_before_the_fork_need_not_cross():
-    steps = [Pretend("a", PARENT, gives=("tree",)), fork(), Pretend("b", takes=("tree", "stdin"))]
-    assert handovers(*steps, given=("stdin",)) == ["2: parent to child"]
-
-
-def test_descriptors_cross_with_the_last_handover_before_they_are_needed():
+def test_what_the_runner_takes_of_the_parents_crosses_once():
     steps = [
-        fork(), Pretend("a", gives=("console",)), Pretend("b", PARENT), Pretend("c"),
-        Pretend("d", PARENT, takes=("console",)), Pretend("e", PARENT, takes=("console",)), Pretend("f"),
+        Pretend("a", PARENT, gives=("tree", "unused")), Pretend("b", PARENT, takes=("unused",)), fork(),
+        Pretend("c", takes=("tree", "stdin"), gives=("proc",)), Pretend("d", takes=("proc", "tree")),
     ]  # fmt: skip
-    assert handovers(*steps) == [
-        "1: parent to child",
-        "2: child to parent",
-        "3: parent to child",
-        "4: child to parent with console",
-        "6: parent to child",
-    ]
+    assert handovers(*steps, given=("stdin",)) == ["3: parent to runner with tree, stdin"]
 
 
-def test_what_the_parent_opens_after_the_fork_crosses_to_the_child():
-    steps = [fork(), Pretend("a", PARENT, gives=("x", "y")), Pretend("b", takes=("y",)), Pretend("c", takes=("x",))]
-    assert handovers(*steps) == ["2: parent to child with y, x"]
+def test_what_the_parent_opens_while_the_runner_waits_is_its_own():
+    """Steps of the parent may come after the start; what they open is theirs alone."""
+    Plan([fork(), Pretend("maps", PARENT, uses=()), Pretend("b")])
 
 
-def test_a_slot_that_is_filled_anew_crosses_anew():
-    steps = [
-        fork(), Pretend("a", gives=("x",)), Pretend("b", PARENT, takes=("x",)), Pretend("c", gives=("x",)),
-        Pretend("d", PARENT, takes=("x",)),
-    ]  # fmt: skip
-    assert handovers(*steps)[1:] == ["2: child to parent with x", "3: parent to child", "4: child to parent with x"]
-
-
-def test_the_runner_has_what_the_child_has():
-    steps = [fork(), Pretend("a", gives=("x",), finds=("uid",)), Pretend("b", RUNNER, takes=("x",), uses=("uid",))]
-    assert handovers(*steps) == ["1: parent to child", "2: child to runner"]
-
-
-def test_values_found_before_the_fork_are_known_after_it():
-    Plan([Pretend("a", PARENT, finds=("v",)), fork(), Pretend("b", uses=("v",)), Pretend("c", PARENT, uses=("v",))])
+def test_found_values_are_known_to_later_steps_of_either():
+    Plan([Pretend("a", PARENT, finds=("v",)), Pretend("b", PARENT, uses=("v",)), fork(), Pretend("c", uses=("v",))])
 
 
 @pytest.mark.parametrize(
@@ -72,25 +42,16 @@ def test_values_found_before_the_fork_are_known_after_it():
     [
         ([Pretend("a", PARENT)], "has one step that makes a process; this one has 0"),
         ([fork(), fork()], "this one has 2"),
-        ([Pretend("a"), fork()], "name='a'.* comes before there is a child"),
-        ([Pretend("a", RUNNER), fork()], "name='a'.* comes before there is a runner"),
+        ([Pretend("a"), fork()], "name='a'.* comes before there is a runner"),
         ([fork(), Pretend("a", takes=("x",))], "name='a'.* takes x, which no step before it gives"),
         ([fork(), Pretend("a", takes=("x",), gives=("x",))], "name='a'.* takes x, which no step before it gives"),
         (
             [fork(), Pretend("a", takes=("x",)), Pretend("b", gives=("x",))],
             "name='a'.* takes x, which no step before it gives",
         ),
-        ([fork(), Pretend("a", uses=("v",))], "name='a'.* uses v, which nothing before it finds in the same process"),
-        (
-            [fork(), Pretend("a", finds=("v",)), Pretend("b", PARENT, uses=("v",))],
-            "name='b'.* uses v, which nothing before",
-        ),
-        (
-            [fork(), Pretend("a", PARENT, finds=("v",)), Pretend("b", uses=("v",))],
-            "name='b'.* uses v, which nothing before",
-        ),
-        ([fork(), Pretend("a", RUNNER), Pretend("b")], "name='b'.* comes after the runner has taken over"),
-        ([fork(), Pretend("a", RUNNER), Pretend("b", PARENT)], "name='b'.* comes after the runner has taken over"),
+        ([fork(), Pretend("a", uses=("v",))], "name='a'.* uses v, which nothing before it finds"),
+        ([fork(), Pretend("a", uses=("v",)), Pretend("b", finds=("v",))], "name='a'.* uses v, which nothing before"),
+        ([fork(), Pretend("a"), Pretend("b", PARENT)], "name='b'.* comes after the runner has taken over"),
     ],
 )
 def test_a_plan_that_cannot_work_is_refused(steps, problem):
@@ -115,4 +76,4 @@ def test_nothing_is_done_to_make_a_plan():
 
         rows = apply
 
-    Plan([Untouchable("a", PARENT), fork(), Untouchable("b"), Untouchable("c", RUNNER)])
+    Plan([Untouchable("a", PARENT), fork(), Untouchable("b"), Untouchable("c")])

@@ -10,9 +10,15 @@ from __future__ import annotations
 import os
 
 from ..errors import KernelError
-from ..kernel import mounts, paths
-from ..plan.step import CHILD, Slots, Step
+from ..kernel import mounts
+from ..kernel.mount_points import place_rows, refuse_proc, tree_of
+from ..kernel.paths import Beyond
+from ..plan.step import PARENT, RUNNER, Register, Row, Slots, Step
 from .options import HOST
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..errors import TarboxError
 
 _LARGEST = 1 << 20
 _OPTIONS, _ATTRIBUTES = ("size=1m", "mode=755"), ("nosuid", "nodev", "noexec")
@@ -46,67 +52,97 @@ def _read(path: str) -> str:
         os.close(descriptor)
 
 
-class MountFiles(Step):
-    """Mount small files into /etc of the container, from a file system in memory that only the container has.
+class MakeFiles(Step):
+    """Write small files into a file system in memory that only the container will have, and find their places in /etc.
 
-    files: their texts by name. folder: a directory of the host over which that file system lies meanwhile, in the
-    container's own mount namespace; it goes when the old root goes.
+    files: their texts by name.
     """
 
-    __slots__ = ("files", "folder")
+    __slots__ = ("files",)
 
     phase = "filesystem"
     why = "the container's own host name has to be found under its own name; the image can't know it"
     man = "hosts(5), resolv.conf(5)"
 
-    def __init__(self, folder: str, files: dict[str, str], by: str = CHILD) -> None:
-        super().__init__(by)
-        self.folder = folder
+    def __init__(self, files: dict[str, str]) -> None:
+        super().__init__(PARENT)
         self.files = files
 
     def takes(self) -> tuple[str, ...]:
-        return ("root",)
+        return ("tree",)
+
+    def gives(self) -> tuple[str, ...]:
+        return ("files", *(f"place /etc/{name}" for name in self.files))
 
     def apply(self, slots: Slots) -> None:
-        root = slots.take("root")
         memory = mounts.new_filesystem("tmpfs", _OPTIONS, _ATTRIBUTES)
-        try:
-            folder = os.open(self.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            mounts.attach(memory, folder)
-            os.close(folder)
-            for name, text in self.files.items():
-                self._mount(root, memory, name, text.encode("utf-8", "surrogateescape"))
-        finally:
-            os.close(memory)
-
-    @staticmethod
-    def _mount(root: int, memory: int, name: str, text: bytes) -> None:
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=memory)
-        os.write(descriptor, text)
-        os.close(descriptor)
-        tree = mounts.clone_tree(memory, name)
-        place = -1
-        try:
-            place = paths.make_file(root, f"/etc/{name}")
-            mounts.refuse_proc(place, f"/etc/{name}")
-            mounts.attach(tree, place)
-        except KernelError as error:
-            hint = mounts.REASONS.get(error.errno, error.hint)
-            raise KernelError("move_mount", (f"/etc/{name}",), error.errno, hint) from None
-        finally:
-            os.close(tree)
-            if place >= 0:
-                os.close(place)
+        slots.give("files", memory)
+        tree = tree_of(slots)
+        for name, text in self.files.items():
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=memory)
+            os.write(descriptor, text.encode("utf-8", "surrogateescape"))
+            os.close(descriptor)
+            target, slot = f"/etc/{name}", f"place /etc/{name}"
+            try:
+                place = tree.find(target, os.O_PATH, 0o755, 0o644)[1]
+            except KernelError as error:
+                hint = mounts.REASONS.get(error.errno, error.hint)
+                raise KernelError("openat2", (target, "RESOLVE_IN_ROOT"), error.errno, hint) from None
+            if isinstance(place, Beyond):
+                slots.found[slot] = place
+            else:
+                slots.give(slot, place)
+            refuse_proc(tree, place, target)
 
     def call(self) -> str:
-        made = f'mount("tmpfs", "{self.folder}", "tmpfs", "{",".join((*_ATTRIBUTES, *_OPTIONS))}")'
-        return "; ".join([made, *(f'move_mount(open_tree("{name}"), "/etc/{name}")' for name in self.files)])
+        made = f'fsmount("tmpfs", "{",".join((*_ATTRIBUTES, *_OPTIONS))}")'
+        return "; ".join([made, *(f'write("{name}"), openat2(ROOT, "/etc/{name}")' for name in self.files)])
 
     def shell(self) -> str:
         from ..plan.shell import quote
 
-        steps = [f"mount -t tmpfs -o {','.join((*_ATTRIBUTES, *_OPTIONS))} tmpfs {self.folder}"]
-        for name, text in self.files.items():
-            file = f"{self.folder}/{name}"
-            steps.append(f"printf %s {quote(text)} > {file}; mount --bind {file} $ROOT/etc/{name}")
-        return "; ".join(steps)
+        steps = [f"mount -t tmpfs -o {','.join((*_ATTRIBUTES, *_OPTIONS))} tmpfs $FILES"]
+        return "; ".join([*steps, *(f"printf %s {quote(text)} > $FILES/{name}" for name, text in self.files.items())])
+
+
+class MountFiles(Step):
+    """Mount those files at their places in /etc.
+
+    names: of the files. folder: a directory of the host over which their file system lies meanwhile, in the
+    container's own mount namespace; it goes when the old root goes.
+    """
+
+    __slots__ = ("folder", "names")
+
+    phase = "filesystem"
+    why = "each file is mounted alone: the rest of /etc is the image's"
+    man = "open_tree(2), move_mount(2)"
+
+    def __init__(self, folder: str, names: tuple[str, ...]) -> None:
+        super().__init__(RUNNER)
+        self.folder = folder
+        self.names = names
+
+    def takes(self) -> tuple[str, ...]:
+        return ("files", *(f"place /etc/{name}" for name in self.names))
+
+    def rows(self, slots: Slots) -> list[Row]:
+        memory = slots.take("files")
+        rows = [Row("move_mount", (memory, b"", mounts.AT_FDCWD, os.fsencode(self.folder), 4))]
+        for name in self.names:
+            opening, place = place_rows(slots, f"place /etc/{name}")
+            clone = mounts.OPEN_TREE_CLONE | mounts.OPEN_TREE_CLOEXEC
+            rows += [*opening, Row("open_tree", (memory, name.encode(), clone), store=3)]
+            rows.append(mounts.attaching(Register(3), place))
+        return rows
+
+    def explain(self, row: int, errno: int, slots: Slots) -> TarboxError:
+        name = self.names[max(0, row - 1) // 2] if len(self.names) * 2 + 1 > row else self.names[-1]
+        return KernelError("move_mount", (f"/etc/{name}",), errno, mounts.REASONS.get(errno, ""))
+
+    def call(self) -> str:
+        made = f'move_mount(files, "{self.folder}")'
+        return "; ".join([made, *(f'move_mount(open_tree("{name}"), "/etc/{name}")' for name in self.names)])
+
+    def shell(self) -> str:
+        return "; ".join(f"mount --bind $FILES/{name} $ROOT/etc/{name}" for name in self.names)

@@ -11,14 +11,15 @@ from ..errors import ImageNotFoundError, KernelError, TarboxError, UnsupportedEr
 from ..images import source
 from ..kernel import cgroups, signals
 from ..kernel.mounts import MakeSource
+from ..kernel.program import Execute
 from ..kernel.syscall import syscall
 from ..plan.executor import Execution
 from ..plan.journal import Journal, sweep
-from ..plan.step import CHILD, PARENT, Slots
+from ..plan.step import Slots
 from ..runtime import launch
 from ..runtime.planner import Beside, plan
 from .config import config, seccomp_of, user_of
-from .files import MountFiles, render
+from .files import MakeFiles, MountFiles, render
 from .machine import read_machine
 from .roots import Roots
 from .session import Session
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .options import RunOptions
 
 
+_NOT_EXECUTABLE = 126
 _SYS_ADMIN = 21  # CAP_SYS_ADMIN, man 7 capabilities
 
 
@@ -101,14 +103,13 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
     facts = cgroups.detect()
     beside = Beside(cgroups.pick(facts, resources={**made["linux"]["resources"]}), facts.v1)
     beside.privileged = machine.uid == 0
-    opener = PARENT if beside.privileged else CHILD
     if options.group_add and not beside.privileged:
         raise UnsupportedError(
             f"--group-add {options.group_add[0]}: a container of a plain user has one group, that user's own outside",
             "leave --group-add out, or run tarbox as root",
         )
     _check_sources(options)
-    beside.steps += found.steps(roots.data, f"{roots.scratch}/{id}", options.root_tmpfs, beside.privileged, opener)
+    beside.steps += found.steps(roots.data, f"{roots.scratch}/{id}", options.root_tmpfs, beside.privileged)
     beside.steps += [MakeSource(mount.source) for mount in options.mounts if mount.create]
     beside.steps += _own_files(options, made, roots.state)
     beside.user = user_of(options, image)
@@ -134,7 +135,11 @@ def _carry_out(
         for journal, records in zip(journals, (kernel_objects, disk_objects), strict=True):
             journal.write(records)
         _warn(container.warnings)
-        pid = execution.start()
+        try:
+            pid = execution.start()
+        finally:
+            if "umask" in slots.found:
+                os.umask(int(str(slots.found["umask"])))
         _warn(slots.warnings)
         backend = container.beside.cgroups
         code = session.run(
@@ -147,14 +152,17 @@ def _carry_out(
         )
         if code and options.memory:
             _tell_of_memory(container, options)
+        if code == _NOT_EXECUTABLE:
+            _tell_of_starter(container, slots)
         return code
     except BaseException:
         signals.block_all()  # a second ^C must not stop the taking away
         _end(execution.pid, slots.descriptors.get("pidfd"))
         raise
     finally:
-        if "pidfd" in slots.descriptors:
-            os.close(slots.descriptors.pop("pidfd"))
+        for name in ("pidfd", "tree"):
+            if name in slots.descriptors:
+                os.close(slots.descriptors.pop(name))
         for journal in journals:
             _warn([str(error) for error in journal.clean()])
 
@@ -192,6 +200,17 @@ def _tell_of_memory(container: Container, options: RunOptions) -> None:
         _warn([f"the container reached its memory limit of {limit}: the kernel killed {count} (raise it with -m)"])
 
 
+def _tell_of_starter(container: Container, slots: Slots) -> None:
+    """A program that is /proc/self/exe, or whose interpreter that is, has met the runner and ended with 126."""
+    from ..kernel.mount_points import tree_of
+    from ..kernel.obstacles import second_pass
+
+    last = container.plan.steps[-1]
+    assert isinstance(last, Execute)
+    if said := second_pass(tree_of(slots), last.directory, last.path, last.search):
+        _warn([said])
+
+
 def _written(size: int) -> str:
     """A number of bytes as people write it."""
     for unit, bytes_ in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
@@ -212,7 +231,7 @@ def _own_files(options: RunOptions, made: Config, folder: str) -> list[Step]:
     files = render(made.get("hostname", ""), made.get("domainname", ""), options.network)
     taken = {mount["destination"] for mount in made["mounts"]}
     wanted = {name: text for name, text in files.items() if f"/etc/{name}" not in taken and "/etc" not in taken}
-    return [MountFiles(folder, wanted)] if wanted else []
+    return [MakeFiles(wanted), MountFiles(folder, tuple(wanted))] if wanted else []
 
 
 def _filter(options: RunOptions, made: Config, roots: Roots, keep: bool) -> tuple[str, bytes, int] | None:

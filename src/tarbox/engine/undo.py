@@ -13,6 +13,12 @@ def _tree(path: str) -> None:
     remove_tree(path)
 
 
+def _mount(path: str) -> None:
+    from ..kernel.tmpfs import detach
+
+    detach(path)
+
+
 def _cgroup(path: str) -> None:
     from ..kernel.cgroups.groups import remove
 
@@ -38,6 +44,7 @@ def load() -> None:
 
 UNDO: dict[str, Callable[[str], None]] = {
     "tree": _tree,
+    "mount": _mount,
     "lock": _lock,
     "cgroup": _cgroup,
     "cgroup-parent": _cgroup_parent,

@@ -13,9 +13,10 @@ from errno import EPERM
 from stat import S_IMODE, S_ISDIR, S_ISLNK
 
 from ..errors import StorageError
-from ..kernel.mounts import AttachTree, MountMemory, OpenTree
+from ..kernel.mount_points import AttachTree, FindPlace
+from ..kernel.mounts import OpenTree
 from ..kernel.overlay import REFUSED, MakeScratch, OpenOverlay
-from ..plan.step import CHILD, Slots, Step
+from ..plan.step import PARENT, Slots, Step
 from .snapshots.overlay import options
 
 _LAYERED = ("usr", "etc", "opt", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -29,9 +30,8 @@ _SECRET_NAMES = ("shadow", "shadow-", "gshadow", "gshadow-", "machine-id", ".pwd
 _SECRET_ENDINGS = (".key", ".keytab", ".token", ".secret", ".password", ".kubeconfig")
 
 
-def steps(scratch: str, memory: int, privileged: bool, opener: str) -> list[Step]:
+def steps(scratch: str, memory: int, privileged: bool) -> list[Step]:
     """The steps that put the machine's own files into the slot "tree"; see `overlay.steps` for the arguments."""
-    by = CHILD if memory else opener
     links: dict[str, str] = dict(_LINKS)
     layered: list[str] = []
     for name in _LAYERED:
@@ -45,22 +45,28 @@ def steps(scratch: str, memory: int, privileged: bool, opener: str) -> list[Step
             layered.append(name)
     made: list[Step] = [MakeScratch(scratch, ())]
     if memory:
+        from ..kernel.tmpfs import LetGo, MountMemory
+
         made.append(MountMemory(scratch, memory, ()))
     directories = {**_EMPTY, **dict.fromkeys(layered, 0o755)}
     # As a plain user one has no more rights inside than outside: what is secret stays unreadable.
     secrets = find_secrets("/etc") if privileged else ()
-    made.append(MakeSkeleton(scratch, directories, links, tuple(layered), secrets, by=by))
+    made.append(MakeSkeleton(scratch, directories, links, tuple(layered), secrets))
     crowded = () if privileged else _with_mounts(layered)
     for name in layered:
         if name in crowded:
             # A user namespace may not take apart what others have mounted in there: it's shown whole, and read only.
-            made.append(OpenTree(f"/{name}", f"tree /{name}", attributes=("ro",), by=by))
+            made.append(OpenTree(f"/{name}", f"tree /{name}", attributes=("ro",)))
             continue
         covers = (f"{scratch}/secrets",) if name == "etc" and secrets else ()
         upper, work = f"{scratch}/{name}-upper", f"{scratch}/{name}-work"
-        made.append(OpenOverlay(f"tree /{name}", (*covers, f"/{name}"), upper, work, options(privileged), by=by))
-    made.append(OpenTree(f"{scratch}/root", "tree", recursive=False, by=by))
-    return [*made, *(AttachTree(f"tree /{name}", f"/{name}") for name in layered)]
+        made.append(OpenOverlay(f"tree /{name}", (*covers, f"/{name}"), upper, work, options(privileged)))
+    made.append(OpenTree(f"{scratch}/root", "tree", recursive=False))
+    if memory:
+        made.append(LetGo(scratch))
+    for name in layered:
+        made += [FindPlace(f"/{name}", f"place /{name}", f"tree /{name}")]
+    return [*made, *(AttachTree(f"tree /{name}", f"place /{name}", f"/{name}") for name in layered)]
 
 
 def _with_mounts(names: list[str]) -> tuple[str, ...]:
@@ -109,9 +115,9 @@ class MakeSkeleton(Step):
 
     def __init__(
         self, path: str, directories: dict[str, int], links: dict[str, str], layered: tuple[str, ...],
-        secrets: tuple[str, ...], by: str,
+        secrets: tuple[str, ...],
     ) -> None:  # fmt: skip
-        super().__init__(by)
+        super().__init__(PARENT)
         self.path = path
         self.directories = directories
         self.links = links

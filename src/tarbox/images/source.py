@@ -40,18 +40,18 @@ class Source:
         """The path for the OCI config."""
         return "/" if self.kind == HOST else self.place
 
-    def steps(self, data: str, scratch: str, memory: int, privileged: bool, opener: str) -> list[Step]:
+    def steps(self, data: str, scratch: str, memory: int, privileged: bool) -> list[Step]:
         """The steps that bring its files to the slot "tree".
 
         data: the data root. scratch: a directory for what this container writes. memory: bytes of a tmpfs that takes
-        the writes instead; 0 for none. opener: who may mount.
+        the writes instead; 0 for none. privileged: whether the caller is root.
         """
         if self.kind == DIRECTORY and not self.discard and not memory:
             return []
         if self.kind == HOST:
             from . import host
 
-            return host.steps(scratch, memory, privileged, opener)
+            return host.steps(scratch, memory, privileged)
         before: list[Step] = []
         place = self.place
         if self.kind == ARCHIVE:
@@ -66,7 +66,7 @@ class Source:
                 from .architecture import require
 
                 require(layer.architecture, self.place)
-        return [*before, *overlay.steps("tree", (place,), scratch, memory, privileged, opener)]
+        return [*before, *overlay.steps("tree", (place,), scratch, memory, privileged)]
 
 
 def find(image: str, rootfs: str = "") -> Source:

@@ -11,13 +11,14 @@ man 7 credentials, man 2 setresuid, man 2 setgroups, man 2 PR_SET_KEEPCAPS
 from __future__ import annotations
 
 from ..errors import UnsupportedError
-from ..plan.step import CHILD, RUNNER, Row, Step
+from ..plan.step import PARENT, RUNNER, Row, Step
 from ..spec import users
-from . import paths
+from .mount_points import tree_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..plan.step import Slots
+    from .paths import Tree
 
 _PR_SET_KEEPCAPS = 8
 LARGEST_FILE = 4 << 20  # bytes of /etc/passwd and /etc/group: some 80,000 users
@@ -27,31 +28,30 @@ class LookUpUser(Step):
     """Find a user's ids, groups and home in the container's own /etc/passwd and /etc/group.
 
     spec: as for `--user`. extra_groups: as for `--group-add`. root_only: whether 0 is the only id that the container's
-    user namespace has. Takes the descriptor "root" of the container's root;
-    finds "uid", "gid", "groups" and "home".
+    user namespace has. Finds "uid", "gid", "groups" and "home".
     """
 
     __slots__ = ("extra_groups", "root_only", "spec")
 
-    phase = "root"
+    phase = "filesystem"
     why = "Names of users are the image's own; the kernel knows numbers only."
     man = "passwd(5)"
 
-    def __init__(self, spec: str, extra_groups: tuple[str, ...] = (), root_only: bool = False, by: str = CHILD) -> None:
-        super().__init__(by)
+    def __init__(self, spec: str, extra_groups: tuple[str, ...] = (), root_only: bool = False) -> None:
+        super().__init__(PARENT)
         self.spec = spec
         self.extra_groups = extra_groups
         self.root_only = root_only
 
     def takes(self) -> tuple[str, ...]:
-        return ("root",)
+        return ("tree",)
 
     def finds(self) -> tuple[str, ...]:
         return ("uid", "gid", "groups", "home")
 
     def apply(self, slots: Slots) -> None:
-        root = slots.take("root")
-        user = users.find(self.spec, _read(root, "etc/passwd"), _read(root, "etc/group"), self.extra_groups)
+        tree = tree_of(slots)
+        user = users.find(self.spec, _read(tree, "/etc/passwd"), _read(tree, "/etc/group"), self.extra_groups)
         if self.root_only and (user.uid or user.gid):
             raise UnsupportedError(
                 f"--user {self.spec}: a container of a plain user has one id, 0, which is that user outside",
@@ -69,9 +69,9 @@ class LookUpUser(Step):
         return f"getent passwd {self.spec.partition(':')[0] or '0'}; getent group"
 
 
-def _read(root: int, path: str) -> str:
+def _read(tree: Tree, path: str) -> str:
     # What isn't UTF-8 stays apart from what is, and comes out again as the bytes that it was.
-    return (paths.read_in(root, path, LARGEST_FILE) or b"").decode("utf-8", "surrogateescape")
+    return (tree.read(path, LARGEST_FILE) or b"").decode("utf-8", "surrogateescape")
 
 
 class Credentials(Step):

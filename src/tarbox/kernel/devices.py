@@ -14,9 +14,10 @@ import os
 from errno import EEXIST
 from stat import S_IFBLK, S_IFCHR, S_IFIFO
 
-from ..errors import KernelError
-from ..plan.step import CHILD, Slots, Step
+from ..errors import ImageError, KernelError
+from ..plan.step import PARENT, Slots, Step
 from . import paths
+from .mount_points import tree_of
 
 _KINDS = {"c": S_IFCHR, "u": S_IFCHR, "b": S_IFBLK, "p": S_IFIFO}
 LINKS = (
@@ -41,21 +42,21 @@ class MakeDevices(Step):
     why = "programs expect /dev/null and a few like it; the machine's disks and memory aren't among them"
     man = "mknod(2)"
 
-    def __init__(self, nodes: tuple[tuple[str, str, int, int, int, int, int], ...], by: str = CHILD) -> None:
-        super().__init__(by)
+    def __init__(self, nodes: tuple[tuple[str, str, int, int, int, int, int], ...]) -> None:
+        super().__init__(PARENT)
         self.nodes = nodes
 
     def takes(self) -> tuple[str, ...]:
-        return ("root",)
+        return ("tree",)
 
     def apply(self, slots: Slots) -> None:
-        root = slots.take("root")
+        tree = tree_of(slots)
         directories: dict[str, int] = {}
         try:
             for path, kind, major, minor, mode, uid, gid in self.nodes:
                 above, _, name = path.rpartition("/")
                 if above not in directories:
-                    directories[above] = paths.make_directories(root, above)
+                    directories[above] = _directory(tree, above)
                 _make(directories[above], name, path, _KINDS[kind] | mode, os.makedev(major, minor), uid, gid)
         finally:
             for directory in directories.values():
@@ -66,6 +67,13 @@ class MakeDevices(Step):
 
     def shell(self) -> str:
         return "; ".join(f"mknod -m {node[4]:o} $ROOT{node[0]} {node[1]} {node[2]} {node[3]}" for node in self.nodes)
+
+
+def _directory(tree: paths.Tree, path: str) -> int:
+    place = tree.find(path, os.O_PATH | os.O_DIRECTORY, 0o755)[1]
+    if isinstance(place, paths.Beyond):
+        raise ImageError(f"no device nodes can be made in {path} of the container", "mount nothing there")
+    return place
 
 
 def _make(directory: int, name: str, path: str, mode: int, device: int, uid: int, gid: int) -> None:
@@ -87,11 +95,14 @@ class LinkDevices(Step):
     why = "shells and programs use /dev/fd, /dev/stdin and their like, which are only links into /proc"
     man = "symlink(2)"
 
+    def __init__(self) -> None:
+        super().__init__(PARENT)
+
     def takes(self) -> tuple[str, ...]:
-        return ("root",)
+        return ("tree",)
 
     def apply(self, slots: Slots) -> None:
-        directory = paths.make_directories(slots.take("root"), "/dev")
+        directory = _directory(tree_of(slots), "/dev")
         try:
             for target, link in LINKS:
                 try:

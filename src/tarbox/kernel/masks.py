@@ -4,7 +4,8 @@
 
 Some files there aren't covered by any namespace. A file is hidden under the null device, a directory under an empty
 read-only tmpfs; what may be read but not written is mounted on itself, read only. The null device is the host's own,
-and checked to be it: the container's /dev is the image's to arrange.
+and checked to be it: the container's /dev is the image's to arrange. The paths are looked for in the very /proc that
+was mounted, by its descriptor, whatever the image's files lead to.
 
 man 5 proc, man 2 open_tree
 """
@@ -15,59 +16,76 @@ import os
 from errno import ENOENT, ENOTDIR
 from stat import S_ISCHR, S_ISDIR
 
-from ..errors import ImageError, KernelError, UnsupportedError
-from ..plan.step import CHILD, Slots, Step
-from . import mounts, paths
+from ..errors import KernelError, UnsupportedError
+from ..plan.step import PARENT, RUNNER, Register, Row, Slots, Step
+from . import paths
+from .mount_points import tree_of
+from .mounts import (
+    AT_EMPTY_PATH,
+    AT_FDCWD,
+    AT_RECURSIVE,
+    OPEN_TREE_CLOEXEC,
+    OPEN_TREE_CLONE,
+    attaching,
+    attributes_of,
+    clone_tree,
+    new_filesystem,
+    set_attributes,
+)  # fmt: skip
+
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_MISSING = (ENOENT, ENOTDIR)
 
 
-def _open(slots: Slots, path: str) -> int:
-    """The place, or -1 when this kernel doesn't have it.
+class OpenCovers(Step):
+    """Open what hides others: the null device, read only, into "null", and an empty directory into "empty"."""
 
-    Below a /proc or /sys that was mounted before, it is looked for in that very directory. Whoever can change the files
-    of a root that a container writes to could put another one in its place for a moment, to be covered instead.
-    """
-    root, name = slots.take("root"), path.lstrip("/")
-    top, _, below = name.partition("/")
-    mounted = slots.found.get(f"top of /{top}")
-    if mounted is None or not below:
-        return _look(root, name)
-    place = _look(root, top)
+    __slots__ = ()
+
+    phase = "filesystem"
+    why = "a file is hidden under the null device and a directory under an empty one; both are checked to be that"
+    man = "open_tree(2), null(4)"
+
+    def __init__(self) -> None:
+        super().__init__(PARENT)
+
+    def gives(self) -> tuple[str, ...]:
+        return ("null", "empty")
+
+    def apply(self, slots: Slots) -> None:
+        null = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            facts = os.fstat(null)
+            if not S_ISCHR(facts.st_mode) or facts.st_rdev != os.makedev(1, 3):
+                hint = "restore it: mknod c 1 3"
+                raise UnsupportedError("this machine's /dev/null isn't the null device", hint)
+            slots.give("null", cover := clone_tree(null))
+        finally:
+            os.close(null)
+        set_attributes(cover, ("ro",))  # else root inside could change the mode and owner of the host's
+        slots.give("empty", new_filesystem("tmpfs", ("size=0k",), ("ro",)))
+
+    def call(self) -> str:
+        return 'open_tree("/dev/null", OPEN_TREE_CLONE), mount_setattr(MOUNT_ATTR_RDONLY), fsmount("tmpfs")'
+
+
+def _look(slots: Slots, path: str) -> tuple[int | Register, str] | None:
+    """Where to look for a path: in a file system of the runner's, by name, or a descriptor; None when there is none."""
     try:
-        facts = os.fstat(place) if place >= 0 else None
-        if facts is None or (facts.st_dev, facts.st_ino) != mounted:
-            hint = "does its image lead it elsewhere, or does something change its files right now?"
-            raise ImageError(f"/{top} in the container isn't what was mounted there", hint)
-        return _look(place, below)
-    finally:
-        if place >= 0:
-            os.close(place)
-
-
-def _look(directory: int, path: str) -> int:
-    try:
-        return paths.open_in(directory, path)
+        place = tree_of(slots).find(path)[1]
     except KernelError as error:
-        if error.errno in (ENOENT, ENOTDIR):
-            return -1
+        if error.errno in _MISSING:
+            return None
         raise
+    if isinstance(place, paths.Beyond):
+        return slots.argument(place.slot), place.rest
+    slots.give(f"covered {path}", place)
+    return place, ""
 
 
-def _empty_directory() -> int:
-    return mounts.new_filesystem("tmpfs", ("size=0k",), ("ro",))
-
-
-def _null_device() -> int:
-    """The host's null device. Read only, else root inside could change the mode and owner of the host's."""
-    null = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        facts = os.fstat(null)
-        if not S_ISCHR(facts.st_mode) or facts.st_rdev != os.makedev(1, 3):
-            raise UnsupportedError("this machine's /dev/null isn't the null device", "restore it: mknod c 1 3")
-        cover = mounts.clone_tree(null)
-    finally:
-        os.close(null)
-    mounts.set_attributes(cover, ("ro",))
-    return cover
+def _opening(top: int | Register, rest: str, flags: int, on: tuple[tuple[int, int], ...]) -> Row:
+    how = paths.how_to_open(flags | os.O_PATH | os.O_CLOEXEC)
+    return Row("openat2", (top, os.fsencode(rest), how, len(how)), store=2, on=on)
 
 
 class MaskPaths(Step):
@@ -79,40 +97,45 @@ class MaskPaths(Step):
     why = "these files show the host's memory, keys or hardware, and no namespace covers them"
     man = "move_mount(2), proc(5)"
 
-    def __init__(self, hidden: tuple[str, ...], by: str = CHILD) -> None:
-        super().__init__(by)
+    def __init__(self, hidden: tuple[str, ...]) -> None:
+        super().__init__(RUNNER)
         self.paths = hidden
 
     def takes(self) -> tuple[str, ...]:
-        return ("root",)
+        return ("tree", "null", "empty")
 
-    def apply(self, slots: Slots) -> None:
-        covers: dict[bool, int] = {}  # the first of each kind, for directories and for files
-        try:
-            for path in self.paths:
-                place = _open(slots, path)
-                if place < 0:
-                    continue
-                try:
-                    directory = S_ISDIR(os.fstat(place).st_mode)
-                    if directory in covers:
-                        cover = mounts.clone_tree(covers[directory])
-                    else:
-                        cover = covers[directory] = _empty_directory() if directory else _null_device()
-                    mounts.attach(cover, place)
-                    if cover != covers[directory]:
-                        os.close(cover)
-                finally:
-                    os.close(place)
-        finally:
-            for cover in covers.values():
-                os.close(cover)
+    def rows(self, slots: Slots) -> list[Row]:
+        null, empty = slots.take("null"), slots.take("empty")
+        # A tree can be cloned once it is attached: over files of the old root, which goes soon.
+        rows = [
+            Row("move_mount", (null, b"", AT_FDCWD, b"/dev/null", _MOVE_MOUNT_F_EMPTY_PATH)),
+            Row("move_mount", (empty, b"", AT_FDCWD, b"/proc", _MOVE_MOUNT_F_EMPTY_PATH)),
+        ]
+        for path in self.paths:
+            if (where := _look(slots, path)) is None:
+                continue
+            top, rest = where
+            if not rest:
+                rows += _covering(empty if S_ISDIR(os.fstat(slots.take(f"covered {path}")).st_mode) else null, top)
+                continue
+            # As a directory, or as a file, or not there; the kernel's files have no links in them.
+            rows.append(_opening(top, rest, os.O_DIRECTORY, ((ENOENT, 5), (ENOTDIR, 2))))
+            rows += _covering(empty, Register(2), skip=3)
+            rows.append(_opening(top, rest, 0, ((ENOENT, 2), (ENOTDIR, 2))))
+            rows += _covering(null, Register(2))
+        return rows
 
     def call(self) -> str:
         return f"move_mount(open_tree(/dev/null), {', '.join(self.paths)})"
 
     def shell(self) -> str:
         return "for path in " + " ".join(self.paths) + "; do mount --bind -o ro /dev/null $ROOT$path; done"
+
+
+def _covering(cover: int, place: int | Register, skip: int = 0) -> list[Row]:
+    attach = attaching(Register(3), place)
+    attach.skip = skip
+    return [Row("open_tree", (cover, b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH), store=3), attach]
 
 
 class ReadOnlyPaths(Step):
@@ -124,52 +147,32 @@ class ReadOnlyPaths(Step):
     why = "these may be read, but writing to them would change settings of the whole machine"
     man = "mount_setattr(2), proc(5)"
 
-    def __init__(self, protected: tuple[str, ...], by: str = CHILD) -> None:
-        super().__init__(by)
+    def __init__(self, protected: tuple[str, ...]) -> None:
+        super().__init__(RUNNER)
         self.paths = protected
 
     def takes(self) -> tuple[str, ...]:
-        return ("root",)
+        return ("tree",)
 
-    def apply(self, slots: Slots) -> None:
+    def rows(self, slots: Slots) -> list[Row]:
+        rows: list[Row] = []
+        clone = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE
         for path in self.paths:
-            place = _open(slots, path)
-            if place < 0:
+            if (where := _look(slots, path)) is None:
                 continue
-            try:
-                tree = mounts.clone_tree(place, recursive=True)
-                try:
-                    mounts.set_attributes(tree, ("ro",), recursive=True)
-                    mounts.attach(tree, place)
-                finally:
-                    os.close(tree)
-            finally:
-                os.close(place)
+            top, rest = where
+            if rest:
+                rows.append(_opening(top, rest, 0, ((ENOENT, 3), (ENOTDIR, 3))))
+            place = Register(2) if rest else top
+            rows += [
+                Row("open_tree", (place, b"", clone), store=3),
+                Row("mount_setattr", (Register(3), b"", *attributes_of(("ro",), recursive=True))),
+                attaching(Register(3), place),
+            ]
+        return rows
 
     def call(self) -> str:
         return f"mount_setattr(open_tree({', '.join(self.paths)}), MOUNT_ATTR_RDONLY)"
 
     def shell(self) -> str:
         return "for path in " + " ".join(self.paths) + "; do mount --bind -o ro $ROOT$path $ROOT$path; done"
-
-
-class ReadOnlyRoot(Step):
-    """Make the container's root file system read only."""
-
-    __slots__ = ()
-
-    phase = "root"
-    why = "nothing can be written but to what is mounted on top; it comes last, when all directories are made"
-    man = "mount_setattr(2)"
-
-    def takes(self) -> tuple[str, ...]:
-        return ("root",)
-
-    def apply(self, slots: Slots) -> None:
-        mounts.set_attributes(slots.take("root"), ("ro",))
-
-    def call(self) -> str:
-        return 'mount_setattr(ROOT, "", AT_EMPTY_PATH, MOUNT_ATTR_RDONLY)'
-
-    def shell(self) -> str:
-        return "mount -o remount,bind,ro $ROOT"

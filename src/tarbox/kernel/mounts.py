@@ -14,18 +14,16 @@ from __future__ import annotations
 
 import os
 from errno import EINVAL, ENOSYS, ENOTDIR, EOVERFLOW
-from stat import S_ISDIR
 
-from ..errors import ImageError, KernelError
-from ..plan.step import CHILD, PARENT, Slots, Step
-from . import paths
+from ..errors import KernelError
+from ..plan.step import PARENT, Register, Row, Slots, Step
 from .syscall import syscall
 
 AT_FDCWD, AT_RECURSIVE, AT_EMPTY_PATH = -100, 0x8000, 0x1000
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 MS_REC, MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 0x4000, 1 << 17, 1 << 18, 1 << 19, 1 << 20
-_MOVE_FROM_EMPTY, _MOVE_TO_EMPTY = 0x04, 0x40
-_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
+MOVE_BY_DESCRIPTOR = 0x04 | 0x40  # MOVE_MOUNT_F_EMPTY_PATH, MOVE_MOUNT_T_EMPTY_PATH
+FSCONFIG_SET_FLAG, FSCONFIG_SET_STRING, FSCONFIG_CMD_CREATE = 0, 1, 6
 
 # MOUNT_ATTR_…, by the names that mount(8) uses
 ATTRIBUTES = {
@@ -40,7 +38,7 @@ REASONS = {
     EINVAL: _MISFIT,
     EOVERFLOW: "the directory belongs to a user or group that this container doesn't have; chown it to yourself",
 }
-_OLD_KERNEL = "tarbox needs Linux 5.12 or newer"
+OLD_KERNEL = "tarbox needs Linux 5.12 or newer"
 
 
 def new_filesystem(kind: str, options: tuple[str, ...], attributes: tuple[str, ...] = (), source: str = "") -> int:
@@ -48,26 +46,26 @@ def new_filesystem(kind: str, options: tuple[str, ...], attributes: tuple[str, .
 
     kind: e.g. "tmpfs". options: the file system's own, "size=64m" or "userxattr". attributes: see ATTRIBUTES.
     """
-    context = syscall("fsopen", kind.encode(), 1, hint=f"does this kernel have {kind}? {_OLD_KERNEL}")
+    context = syscall("fsopen", kind.encode(), 1, hint=f"does this kernel have {kind}? {OLD_KERNEL}")
     try:
         try:
             _set(context, "source", source or kind)
             for option in options:
                 name, has_value, value = option.partition("=")
                 _set(context, name, value if has_value else None)
-            syscall("fsconfig", context, _FSCONFIG_CMD_CREATE, None, None, 0)
+            syscall("fsconfig", context, FSCONFIG_CMD_CREATE, None, None, 0)
         except KernelError as error:
             raise KernelError("mount", (kind, *options), error.errno, complaint(context)) from None
-        return syscall("fsmount", context, 1, _bits(attributes))
+        return syscall("fsmount", context, 1, bits(attributes))
     finally:
         os.close(context)
 
 
 def _set(context: int, name: str, value: str | None) -> None:
     if value is None:
-        syscall("fsconfig", context, _FSCONFIG_SET_FLAG, name.encode(), None, 0)
+        syscall("fsconfig", context, FSCONFIG_SET_FLAG, name.encode(), None, 0)
     else:
-        syscall("fsconfig", context, _FSCONFIG_SET_STRING, name.encode(), os.fsencode(value), 0)
+        syscall("fsconfig", context, FSCONFIG_SET_STRING, name.encode(), os.fsencode(value), 0)
 
 
 def complaint(context: int) -> str:
@@ -96,7 +94,7 @@ def set_attributes(
 
     recursive: of the mounts below it too.
     """
-    setting, clearing = _bits(attributes), _bits(cleared)
+    setting, clearing = bits(attributes), bits(cleared)
     if (setting | clearing) & _ATIME:
         clearing |= _ATIME  # the access time's attributes are one field: it's cleared before it's set
     fields = (setting, clearing, PROPAGATION.get(propagation, 0), 0)
@@ -107,32 +105,36 @@ def set_attributes(
         except KernelError as error:
             words = [*attributes, *[f"-{name}" for name in cleared], propagation]
             shown = ",".join(word for word in words if word)
-            hint = _OLD_KERNEL if error.errno == ENOSYS else ""
+            hint = OLD_KERNEL if error.errno == ENOSYS else ""
             raise KernelError("mount_setattr", (shown,), error.errno, hint) from None
 
 
 def attach(tree: int, target: int) -> None:
     """Attach a tree at the place that the descriptor `target` points at."""
-    syscall("move_mount", tree, b"", target, b"", _MOVE_FROM_EMPTY | _MOVE_TO_EMPTY)
+    syscall("move_mount", tree, b"", target, b"", MOVE_BY_DESCRIPTOR)
 
 
-def refuse_proc(place: int, target: str) -> None:
-    """Raise ImageError when a link of the image leads `target`, which isn't named so, into /proc.
-
-    What is mounted over files of /proc decides what those who set the container up read there and write there.
-    """
-    if paths.filesystem_of(place) == paths.PROC and target.strip("/").partition("/")[0] != "proc":
-        raise ImageError(f"{target} in the container leads into /proc", "nothing is mounted there: use another image")
+def attaching(tree: int | Register, place: int | Register) -> Row:
+    """The row that attaches a tree at a place."""
+    return Row("move_mount", (tree, b"", place, b"", MOVE_BY_DESCRIPTOR))
 
 
-def _bits(attributes: tuple[str, ...]) -> int:
+def attributes_of(attributes: tuple[str, ...], recursive: bool = False) -> tuple[int, bytes, int]:
+    """What mount_setattr(2) is told, after the descriptor and an empty path, to set attributes."""
+    wanted = bits(attributes).to_bytes(8, "little") + bytes(24)
+    return AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0), wanted, len(wanted)
+
+
+def bits(attributes: tuple[str, ...]) -> int:
+    """The attributes as the kernel's number."""
     bits = 0
     for name in attributes:
         bits |= ATTRIBUTES[name]
     return bits
 
 
-def _flags(attributes: tuple[str, ...]) -> str:
+def shown_flags(attributes: tuple[str, ...]) -> str:
+    """The attributes as people read them in a call."""
     return "|".join(f"MOUNT_ATTR_{'RDONLY' if name == 'ro' else name.upper()}" for name in attributes) or "0"
 
 
@@ -145,8 +147,8 @@ class PrivateMounts(Step):
     why = "the new mount namespace is a copy whose mounts still pass news to the host's; from here on they don't"
     man = "mount(2), mount_namespaces(7)"
 
-    def apply(self, slots: Slots) -> None:
-        syscall("mount", None, b"/", None, MS_REC | MS_PRIVATE, None)
+    def rows(self, slots: Slots) -> list[Row]:
+        return [Row("mount", (0, b"/", 0, MS_REC | MS_PRIVATE, 0))]
 
     def call(self) -> str:
         return 'mount(NULL, "/", NULL, MS_REC|MS_PRIVATE)'
@@ -173,9 +175,9 @@ class OpenTree(Step):
 
     def __init__(
         self, source: str, slot: str, recursive: bool = True, attributes: tuple[str, ...] = (),
-        cleared: tuple[str, ...] = (), propagation: str = "rprivate", recursively: bool = True, by: str = CHILD,
+        cleared: tuple[str, ...] = (), propagation: str = "rprivate", recursively: bool = True,
     ) -> None:  # fmt: skip
-        super().__init__(by)
+        super().__init__(PARENT)
         self.source = source
         self.slot = slot
         self.recursive = recursive
@@ -199,52 +201,11 @@ class OpenTree(Step):
 
     def call(self) -> str:
         clone = f'open_tree("{self.source}", OPEN_TREE_CLONE{"|AT_RECURSIVE" if self.recursive else ""})'
-        return f"{clone}, mount_setattr({_flags(self.attributes)})" if self.attributes else clone
+        return f"{clone}, mount_setattr({shown_flags(self.attributes)})" if self.attributes else clone
 
     def shell(self) -> str:
         options = ",".join(self.attributes)
         return f"mount --{'r' if self.recursive else ''}bind {f'-o {options} ' if options else ''}{self.source} …"
-
-
-class AttachTree(Step):
-    """Attach a tree at a place inside the container's root, which is made when it's missing.
-
-    slot: the tree's. target: the place; a missing one becomes what the tree is, a directory or a file.
-    """
-
-    __slots__ = ("slot", "target")
-
-    phase = "filesystem"
-    why = "the target is found inside the container's root by descriptor: no symlink in the image can move it"
-    man = "move_mount(2), openat2(2)"
-
-    def __init__(self, slot: str, target: str, by: str = CHILD) -> None:
-        super().__init__(by)
-        self.slot = slot
-        self.target = target
-
-    def takes(self) -> tuple[str, ...]:
-        return (self.slot, "root")
-
-    def apply(self, slots: Slots) -> None:
-        tree, place = slots.take(self.slot), -1
-        make = paths.make_directories if S_ISDIR(os.fstat(tree).st_mode) else paths.make_file
-        try:
-            place = make(slots.take("root"), self.target)
-            refuse_proc(place, self.target)
-            attach(tree, place)
-        except KernelError as error:
-            hint = REASONS.get(error.errno, error.hint)
-            raise KernelError("move_mount", (self.slot, self.target), error.errno, hint) from None
-        finally:
-            if place >= 0:
-                os.close(place)
-
-    def call(self) -> str:
-        return f'move_mount({self.slot}, openat2(ROOT, "{self.target}", RESOLVE_IN_ROOT))'
-
-    def shell(self) -> str:
-        return f"mount --move … $ROOT{self.target}"
 
 
 class MakeSource(Step):
@@ -272,151 +233,3 @@ class MakeSource(Step):
 
     def shell(self) -> str:
         return f"mkdir -p {self.path}"
-
-
-class ReadOnlyMount(Step):
-    """Make one mount of the container read only, after what lies on it is there."""
-
-    __slots__ = ("path",)
-
-    phase = "filesystem"
-    why = "the directories for the mounts on it had to be made first"
-    man = "mount_setattr(2)"
-
-    def __init__(self, path: str, by: str = CHILD) -> None:
-        super().__init__(by)
-        self.path = path
-
-    def takes(self) -> tuple[str, ...]:
-        return ("root",)
-
-    def apply(self, slots: Slots) -> None:
-        place = paths.open_in(slots.take("root"), self.path)
-        try:
-            set_attributes(place, ("ro",))
-        finally:
-            os.close(place)
-
-    def call(self) -> str:
-        return f'mount_setattr(openat2(ROOT, "{self.path}"), MOUNT_ATTR_RDONLY)'
-
-    def shell(self) -> str:
-        return f"mount -o remount,bind,ro $ROOT{self.path}"
-
-
-class MountFilesystem(Step):
-    """Mount a file system of the kernel's own (proc, sysfs, tmpfs, devpts, mqueue, cgroup2 …) inside the root.
-
-    kind: its type. target: where; made when missing. attributes: see ATTRIBUTES. options: the file system's own.
-    """
-
-    __slots__ = ("attributes", "kind", "options", "source", "target")
-
-    phase = "filesystem"
-    man = "fsopen(2), fsmount(2), move_mount(2)"
-
-    def __init__(
-        self, kind: str, target: str, attributes: tuple[str, ...], options: tuple[str, ...] = (), source: str = "",
-        by: str = CHILD,
-    ) -> None:  # fmt: skip
-        super().__init__(by)
-        self.kind = kind
-        self.target = target
-        self.attributes = attributes
-        self.options = options
-        self.source = source or kind
-
-    @property
-    def why(self) -> str:  # type: ignore[override]
-        return _WHY.get(self.kind, "a file system that the kernel makes up")
-
-    def takes(self) -> tuple[str, ...]:
-        return ("root",)
-
-    def apply(self, slots: Slots) -> None:
-        tree = new_filesystem(self.kind, self.options, self.attributes, self.source)
-        try:
-            place = paths.make_directories(slots.take("root"), self.target)
-            try:
-                refuse_proc(place, self.target)
-                attach(tree, place)
-            finally:
-                os.close(place)
-            facts = os.fstat(tree)
-            for name in self.finds():
-                slots.found[name] = (facts.st_dev, facts.st_ino)
-        finally:
-            os.close(tree)
-
-    def finds(self) -> tuple[str, ...]:
-        """For /proc and /sys: which directory was mounted, so that what is covered there later is covered in that."""
-        return (f"top of {self.target}",) if self.target in ("/proc", "/sys") else ()
-
-    def call(self) -> str:
-        options = ",".join(self.options)
-        return f'mount("{self.source}", "{self.target}", "{self.kind}", {_flags(self.attributes)}, "{options}")'
-
-    def shell(self) -> str:
-        options = ",".join((*self.attributes, *self.options))
-        return f"mount -t {self.kind} {f'-o {options} ' if options else ''}{self.source} $ROOT{self.target}"
-
-
-_WHY = {
-    "proc": "programs such as ps read /proc; it must show the processes of the container's PID namespace alone",
-    "sysfs": "/sys shows devices and the network interfaces of the container's own network namespace",
-    "tmpfs": "files in memory, gone with the container",
-    "devpts": "the container's own pseudo-terminals: its /dev/pts/0 is nobody else's",
-    "mqueue": "the POSIX message queues of the container's own IPC namespace",
-    "cgroup": "programs read their own limits here; the cgroup namespace makes the container's group the top",
-    "cgroup2": "programs read their own limits here; the cgroup namespace makes the container's group the top",
-}
-
-
-def _copy_owner(like: str, directory: int, name: str) -> None:
-    facts = os.stat(like)
-    try:
-        os.chown(name, facts.st_uid, facts.st_gid, dir_fd=directory)
-    except OSError:  # an owner that a plain user's container doesn't have
-        pass
-    os.chmod(name, facts.st_mode & 0o7777, dir_fd=directory)
-
-
-class MountMemory(Step):
-    """Mount a tmpfs over a directory of the host, in the container's mount namespace alone, with directories on it.
-
-    path: the directory. size: bytes. names: of the directories that are made on it. like: a directory whose mode and
-    owner the first of them gets; "" for none.
-    """
-
-    __slots__ = ("like", "names", "path", "size")
-
-    phase = "filesystem"
-    why = "everything that is written to the root stays in memory, up to this size, and is gone with the container"
-    man = "tmpfs(5)"
-
-    def __init__(self, path: str, size: int, names: tuple[str, ...], like: str = "", by: str = CHILD) -> None:
-        super().__init__(by)
-        self.path = path
-        self.size = size
-        self.names = names
-        self.like = like
-
-    def apply(self, slots: Slots) -> None:
-        tree = new_filesystem("tmpfs", (f"size={self.size}", "mode=755"))
-        place = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            attach(tree, place)
-            for name in self.names:
-                os.mkdir(name, 0o755, dir_fd=tree)
-            if self.like:
-                _copy_owner(self.like, tree, self.names[0])
-        finally:
-            os.close(place)
-            os.close(tree)
-
-    def call(self) -> str:
-        return f'mount("tmpfs", "{self.path}", "tmpfs", 0, "size={self.size}")'
-
-    def shell(self) -> str:
-        made = " ".join(f"{self.path}/{name}" for name in self.names)
-        return f"mount -t tmpfs -o size={self.size} tmpfs {self.path}" + (f"; mkdir {made}" if made else "")

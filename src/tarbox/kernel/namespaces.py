@@ -11,11 +11,15 @@ man 7 namespaces, man 2 clone, man 2 unshare
 from __future__ import annotations
 
 import os
-from errno import EAGAIN, EPERM
+from errno import EAGAIN, ENOSPC, EPERM
 
 from ..errors import KernelError
-from ..plan.step import CHILD, PARENT, Slots, Step
-from .syscall import addressof, buffer, forking_syscall, syscall
+from ..plan.step import PARENT, RUNNER, Row, Slots, Step
+from . import runner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..errors import TarboxError
 
 FLAGS = {
     "time": 0x00000080, "mount": 0x00020000, "cgroup": 0x02000000, "uts": 0x04000000, "ipc": 0x08000000,
@@ -26,7 +30,6 @@ _SHELL = {
     "pid": "--pid --fork", "network": "--net",
 }  # fmt: skip
 _SHOWN = {name: "CLONE_NEW" + {"mount": "NS", "network": "NET"}.get(name, name.upper()) for name in FLAGS}
-_CLONE_PIDFD, _CLONE_INTO_CGROUP, _SIGCHLD = 0x1000, 0x200000000, 17
 
 
 def flags(names: tuple[str, ...]) -> int:
@@ -70,26 +73,24 @@ class Spawn(Step):
 
     def call(self) -> str:
         into = ", CLONE_INTO_CGROUP" if self.cgroup else ""
-        return f"clone3({_shown(self.namespaces)}|CLONE_PIDFD{into}, SIGCHLD)"
+        return f"clone3({_shown(self.namespaces)}|CLONE_PIDFD|CLONE_VM|CLONE_VFORK{into}, SIGCHLD), execveat(RUNNER)"
 
     def shell(self) -> str:
         return " ".join(["unshare", *(_SHELL[name] for name in self.namespaces), "sh"])
 
-    def spawn(self, slots: Slots) -> int:
-        """Fork; returns the new process id, or 0 in the new process."""
-        pidfd = buffer(4)
-        wanted = flags(self.namespaces) | _CLONE_PIDFD | (_CLONE_INTO_CGROUP if self.cgroup else 0)
-        group = slots.take("cgroup") if self.cgroup else 0
-        # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, its size, tls, set_tid, its size,
-        # cgroup
-        fields = (wanted, addressof(pidfd), 0, 0, _SIGCHLD, 0, 0, 0, 0, 0, group)
+    def spawn(
+        self, slots: Slots, program: int, arguments: list[bytes], environment: list[bytes], keep: list[int]
+    ) -> int:
+        """Start the runner `program` in them (see `runner.spawn`); returns the new process id."""
+        group = slots.take("cgroup") if self.cgroup else -1
         try:
-            pid = forking_syscall("clone3", b"".join(field.to_bytes(8, "little") for field in fields), 88)
+            pid, pidfd = runner.spawn(program, arguments, environment, flags(self.namespaces), keep, group)
         except KernelError as error:
+            if error.call != "clone3":
+                raise
             raise KernelError("clone3", (_shown(self.namespaces),), error.errno, self._reason(error.errno)) from None
-        if pid:
-            slots.found["pid"] = pid
-            slots.give("pidfd", int.from_bytes(bytes(pidfd), "little"))
+        slots.found["pid"] = pid
+        slots.give("pidfd", pidfd)
         return pid
 
     def _reason(self, errno: int) -> str:
@@ -109,12 +110,16 @@ class Unshare(Step):
     why = "from here on the process has mounts, a host name, queues and network interfaces of its own"
     man = "unshare(2), namespaces(7)"
 
-    def __init__(self, namespaces: tuple[str, ...], by: str = CHILD) -> None:
+    def __init__(self, namespaces: tuple[str, ...], by: str = RUNNER) -> None:
         super().__init__(by)
         self.namespaces = namespaces
 
-    def apply(self, slots: Slots) -> None:
-        syscall("unshare", flags(self.namespaces))
+    def rows(self, slots: Slots) -> list[Row]:
+        return [Row("unshare", (flags(self.namespaces),))]
+
+    def explain(self, row: int, errno: int, slots: Slots) -> TarboxError:
+        limits = "as many of these exist as the machine allows: see /proc/sys/user/max_*_namespaces"
+        return KernelError(self.call(), None, errno, limits if errno == ENOSPC else "")
 
     def call(self) -> str:
         return f"unshare({_shown(self.namespaces)})"
@@ -132,8 +137,8 @@ class DieWithParent(Step):
     why = "a command that is killed must not leave half a container behind"
     man = "prctl(2)"
 
-    def apply(self, slots: Slots) -> None:
-        syscall("prctl", 1, 9)
+    def rows(self, slots: Slots) -> list[Row]:
+        return [Row("prctl", (1, 9, 0, 0, 0))]
 
     def call(self) -> str:
         return "prctl(PR_SET_PDEATHSIG, SIGKILL)"
@@ -143,7 +148,10 @@ class DieWithParent(Step):
 
 
 class FileMask(Step):
-    """Set the file mode creation mask: 0 while directories and nodes are made, the program's own at the end."""
+    """Set the file mode creation mask: 0 while directories and nodes are made, the program's own at the end.
+
+    In the parent it finds "umask", the caller's, which is to be put back.
+    """
 
     __slots__ = ("mask",)
 
@@ -151,12 +159,15 @@ class FileMask(Step):
     why = "the caller's umask must not decide which modes the container's files get"
     man = "umask(2)"
 
-    def __init__(self, mask: int, by: str = CHILD) -> None:
+    def __init__(self, mask: int, by: str = RUNNER) -> None:
         super().__init__(by)
         self.mask = mask
 
     def apply(self, slots: Slots) -> None:
-        os.umask(self.mask)
+        slots.found["umask"] = os.umask(self.mask)
+
+    def rows(self, slots: Slots) -> list[Row]:
+        return [Row("umask", (self.mask,))]
 
     def call(self) -> str:
         return f"umask({self.mask:04o})"

@@ -14,7 +14,7 @@ import os
 from errno import EINVAL
 
 from ..errors import KernelError, StorageError, UnsupportedError
-from ..plan.step import CHILD, PARENT, Slots, Step
+from ..plan.step import PARENT, Slots, Step
 from . import mounts
 from .syscall import syscall
 
@@ -88,10 +88,9 @@ class OpenOverlay(Step):
     man = "mount(2), overlayfs"
 
     def __init__(
-        self, slot: str, lower: tuple[str, ...], upper: str = "", work: str = "", options: tuple[str, ...] = (),
-        by: str = CHILD,
-    ) -> None:  # fmt: skip
-        super().__init__(by)
+        self, slot: str, lower: tuple[str, ...], upper: str = "", work: str = "", options: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(PARENT)
         self.slot = slot
         self.lower = lower
         self.upper = upper

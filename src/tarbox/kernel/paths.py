@@ -18,7 +18,12 @@ from stat import S_ISDIR, S_ISLNK, S_ISREG
 from ..errors import KernelError, TarboxError
 from .syscall import buffer, syscall
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 PROC = 0x9FA0  # the file system type of procfs, as statfs(2) tells it
@@ -38,7 +43,7 @@ def open_in(root: int, path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
         raise KernelError("openat2", (path.replace("\0", "\\0"), "RESOLVE_IN_ROOT"), EINVAL)
     flags |= os.O_CLOEXEC
     if _kernel_walks:
-        how = b"".join(value.to_bytes(8, "little") for value in (flags, mode if flags & os.O_CREAT else 0, _RESOLVE))
+        how = how_to_open(flags, mode if flags & os.O_CREAT else 0)
         for attempt in range(64):  # a rename somewhere on the machine can make a ".." uncertain: EAGAIN
             try:
                 return syscall("openat2", root, os.fsencode(path) or b".", how, len(how))
@@ -49,6 +54,11 @@ def open_in(root: int, path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
                 if error.errno != EAGAIN:
                     raise KernelError("openat2", (path, "RESOLVE_IN_ROOT"), error.errno) from None
     return _Walk(root, path).open(flags, mode)
+
+
+def how_to_open(flags: int, mode: int = 0, resolve: int = _RESOLVE) -> bytes:
+    """The `struct open_how` of openat2(2), 24 bytes."""
+    return flags.to_bytes(8, "little") + mode.to_bytes(8, "little") + resolve.to_bytes(8, "little")
 
 
 def make_directories(root: int, path: str, mode: int = 0o755) -> int:
@@ -86,9 +96,18 @@ def read_in(root: int, path: str, limit: int) -> bytes | None:
         if error.errno in (ENOENT, ENOTDIR):
             return None
         raise
+    return _read(handle, path, limit)
+
+
+def _irregular(path: str) -> TarboxError:
+    return TarboxError(f"{path} in the container isn't a regular file", "use an image in which it is one")
+
+
+def _read(handle: int, path: str, limit: int) -> bytes:
+    """The contents of the regular file `handle`, which is closed."""
     try:
         if not S_ISREG(os.fstat(handle).st_mode) or filesystem_of(handle) == PROC:
-            raise TarboxError(f"{path} in the container isn't a regular file", "use an image in which it is one")
+            raise _irregular(path)
         file = reopen(handle, os.O_RDONLY)
     finally:
         os.close(handle)
@@ -128,18 +147,115 @@ def _has_openat2() -> bool:
     return True
 
 
+class Beyond:
+    """A place in a file system that is made only inside the container: `rest` below the top that the slot will hold."""
+
+    __slots__ = ("rest", "slot")
+
+    def __init__(self, slot: str, rest: str) -> None:
+        self.slot = slot
+        self.rest = rest
+
+
+class Tree:
+    """A container's files while they are put together: a root, and what will lie over places of it.
+
+    Nothing is attached yet, so the kernel can't lead from one part to the next; this does. root: a descriptor of the
+    top directory. mounted: by mount point, after all symlinks, the descriptor of the top of what will be there, or the
+    name of the slot for what is made only inside the container (/proc).
+    """
+
+    __slots__ = ("mounted", "root")
+
+    def __init__(self, root: int) -> None:
+        self.root = root
+        self.mounted: dict[str, int | str] = {}
+
+    def mount(self, point: str, top: int | str) -> None:
+        """From here on `top` lies over the place `point`, a path as `find` returns it."""
+        for hidden in [path for path in self.mounted if path.startswith(point + "/")]:
+            del self.mounted[hidden]
+        self.mounted[point] = top
+
+    def find(
+        self, path: str, flags: int = os.O_PATH, directory_mode: int | None = None, file_mode: int | None = None
+    ) -> tuple[str, int | Beyond]:
+        """The path after all symlinks, and a descriptor of what is there; raises KernelError.
+
+        flags: as for open(2), without O_CREAT. directory_mode, file_mode: of what is made where something is missing;
+        None where that is an error.
+        """
+        if "\0" in path:
+            raise KernelError("openat2", (path.replace("\0", "\\0"), "RESOLVE_IN_ROOT"), EINVAL)
+        names = [name for name in path.split("/") if name not in ("", ".")]
+        plain = "/" + "/".join(names)
+        if _kernel_walks and ".." not in names and not (path.endswith("/") and flags != os.O_PATH | os.O_DIRECTORY):
+            point = longest(self.mounted, plain)
+            top = self.mounted.get(point, self.root)
+            rest = plain[len(point) :].lstrip("/")
+            if isinstance(top, str):
+                return plain, Beyond(top, rest)
+            if rest or point == "/":
+                how = how_to_open(flags | os.O_CLOEXEC, 0, _RESOLVE | RESOLVE_NO_SYMLINKS)
+                try:
+                    return plain, syscall("openat2", top, os.fsencode(rest) or b".", how, len(how))
+                except KernelError as error:
+                    if error.errno not in (ELOOP, ENOENT, ENOTDIR, EAGAIN, ENOSYS, EPERM):
+                        raise KernelError("openat2", (path, "RESOLVE_IN_ROOT"), error.errno) from None
+        walk = _Walk(self.root, path, directory_mode, file_mode, self.mounted)
+        found = walk.open(flags | os.O_CLOEXEC)
+        return walk.place(), walk.beyond or found
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        """As `read_in`; files that are made only inside the container aren't read."""
+        try:
+            handle = self.find(path)[1]
+        except KernelError as error:
+            if error.errno in (ENOENT, ENOTDIR):
+                return None
+            raise
+        if isinstance(handle, Beyond):
+            raise _irregular(path)
+        return _read(handle, path, limit)
+
+
+def longest(mounted: Mapping[str, int | str], path: str) -> str:
+    """The mount point nearest to `path`, at it or above it."""
+    while path not in mounted and path != "/":
+        path = path.rpartition("/")[0] or "/"
+    return path
+
+
 class _Walk:
-    """One path, component by component, from descriptors; `..` goes back along the descriptors that we came by."""
+    """One path, component by component, from descriptors; `..` goes back along the descriptors that we came by.
 
-    __slots__ = ("directory_mode", "file_mode", "links", "path", "rest", "stack")
+    mounted: what lies over which place, as in a `Tree`.
+    """
 
-    def __init__(self, root: int, path: str, directory_mode: int | None = None, file_mode: int | None = None) -> None:
+    __slots__ = ("beyond", "directory_mode", "file_mode", "last", "links", "mounted", "names", "path", "rest", "stack")
+
+    def __init__(
+        self,
+        root: int,
+        path: str,
+        directory_mode: int | None = None,
+        file_mode: int | None = None,
+        mounted: Mapping[str, int | str] | None = None,
+    ) -> None:
         self.path = path
         self.stack = [os.dup(root)]
+        self.names: list[str] = []  # of the directories in the stack, but for the first
+        self.last = ""  # the last component, when it is no directory
         self.rest = path.split("/")[::-1]
         self.links = 0
         self.directory_mode = directory_mode
         self.file_mode = file_mode
+        self.mounted = mounted or {}
+        self.beyond: Beyond | None = None
+
+    def place(self) -> str:
+        """Where it ended, after all symlinks."""
+        return "/" + "/".join([*self.names, self.last] if self.last else self.names)
 
     def open(self, flags: int, mode: int = 0) -> int:
         """Walk, then open the last component with `flags`."""
@@ -149,6 +265,7 @@ class _Walk:
                 if name == "..":
                     if len(self.stack) > 1:
                         os.close(self.stack.pop())
+                        self.names.pop()
                 elif name not in ("", "."):
                     opened = self._component(name, flags, mode)
                     if opened is not None:
@@ -165,6 +282,9 @@ class _Walk:
         here = self.stack[-1]
         last = not any(part not in ("", ".") for part in self.rest)
         slashed = last and bool(self.rest)  # "name/" and "name/." can only be a directory
+        over = "/" + "/".join([*self.names, name])
+        if over in self.mounted:
+            return self._cross(over, name, flags, last, slashed)
         try:
             found = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
         except FileNotFoundError:
@@ -182,7 +302,9 @@ class _Walk:
             return None
         if S_ISDIR(kind):
             self.stack.append(found)
+            self.names.append(name)
             return None
+        self.last = name
         try:
             if not last or slashed or flags & os.O_DIRECTORY:
                 raise OSError(ENOTDIR, os.strerror(ENOTDIR))
@@ -193,6 +315,32 @@ class _Walk:
             return os.open(name, (flags | os.O_NOFOLLOW) & ~os.O_CREAT, dir_fd=here)
         finally:
             os.close(found)
+
+    def _cross(self, over: str, name: str, flags: int, last: bool, slashed: bool) -> int | None:
+        """Go on in what lies over the place `over`; the final descriptor when that is a file, or out of reach."""
+        top = self.mounted[over]
+        if isinstance(top, str):
+            rest = [part for part in self.rest[::-1] if part not in ("", ".")]
+            if ".." in rest:
+                raise OSError(ELOOP, os.strerror(ELOOP))
+            wanted = "/".join([over, *rest])
+            point = longest(self.mounted, wanted)
+            if point != over:  # what nobody can reach yet has something on it that can be
+                self.names = point.strip("/").split("/")[:-1]
+                self.rest = wanted[len(point) :].split("/")[::-1]
+                return self._cross(point, point.rpartition("/")[2], flags, not any(self.rest), slashed)
+            self.names.append(name)
+            self.beyond = Beyond(top, "/".join(rest))
+            self.last = self.beyond.rest
+            return -1
+        if S_ISDIR(os.fstat(top).st_mode):
+            self.stack.append(os.dup(top))
+            self.names.append(name)
+            return None
+        if not last or slashed or flags & os.O_DIRECTORY:
+            raise OSError(ENOTDIR, os.strerror(ENOTDIR))
+        self.last = name
+        return os.dup(top) if flags & os.O_PATH else reopen(top, flags)
 
     def _follow(self, link: int) -> None:
         """Put the target of a symlink in the place of its name."""
@@ -206,6 +354,7 @@ class _Walk:
         finally:
             os.close(link)
         if target.startswith("/"):
+            self.names.clear()
             while len(self.stack) > 1:
                 os.close(self.stack.pop())
         self.rest += target.split("/")[::-1]

@@ -15,43 +15,36 @@ from errno import ELOOP, ENOTDIR
 from stat import S_ISDIR
 
 from ..errors import ImageError, KernelError
-from ..plan.step import CHILD, Slots, Step
-from . import mounts, paths
-from .syscall import syscall
+from ..plan.step import PARENT, RUNNER, Row, Slots, Step
+from . import paths
+from .mount_points import place_rows, tree_of
+from .mounts import AT_FDCWD, attributes_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..errors import TarboxError
 
 _MNT_DETACH = 2
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 
 
 class AttachRoot(Step):
-    """Attach the container's root over the caller's "/", where only this mount namespace sees it.
+    """Attach the container's root, in the slot "tree", over the caller's "/", where only this mount namespace sees it."""
 
-    slot: the tree. It gives the slot "root": the descriptor from which every path in the container is walked.
-    """
-
-    __slots__ = ("slot",)
+    __slots__ = ()
 
     phase = "filesystem"
     why = "the new root must be a mount of this namespace before anything can be mounted on it or it can be entered"
     man = "move_mount(2)"
 
-    def __init__(self, slot: str = "tree", by: str = CHILD) -> None:
-        super().__init__(by)
-        self.slot = slot
-
     def takes(self) -> tuple[str, ...]:
-        return (self.slot,)
+        return ("tree",)
 
-    def gives(self) -> tuple[str, ...]:
-        return ("root",)
-
-    def apply(self, slots: Slots) -> None:
-        tree = slots.take(self.slot)
-        syscall("move_mount", tree, b"", mounts.AT_FDCWD, b"/", _MOVE_MOUNT_F_EMPTY_PATH)
-        slots.give("root", tree)
+    def rows(self, slots: Slots) -> list[Row]:
+        return [Row("move_mount", (slots.take("tree"), b"", AT_FDCWD, b"/", _MOVE_MOUNT_F_EMPTY_PATH))]
 
     def call(self) -> str:
-        return f'move_mount({self.slot}, "/")'
+        return 'move_mount(tree, "/")'
 
     def shell(self) -> str:
         return "mount --bind $ROOT $ROOT"
@@ -67,19 +60,58 @@ class PivotRoot(Step):
     man = "pivot_root(2)"
 
     def takes(self) -> tuple[str, ...]:
-        return ("root",)
+        return ("tree",)
 
-    def apply(self, slots: Slots) -> None:
-        os.fchdir(slots.take("root"))
-        syscall("pivot_root", b".", b".")  # the old root now lies on top of the new one, at the same place
-        syscall("umount2", b".", _MNT_DETACH)
-        os.chdir("/")
+    def rows(self, slots: Slots) -> list[Row]:
+        return [
+            Row("fchdir", (slots.take("tree"),)),
+            Row("pivot_root", (b".", b".")),  # the old root now lies on top of the new one, at the same place
+            Row("umount2", (b".", _MNT_DETACH)),
+            Row("chdir", (b"/",)),
+        ]
 
     def call(self) -> str:
-        return 'fchdir(ROOT), pivot_root(".", "."), umount2(".", MNT_DETACH)'
+        return 'fchdir(ROOT), pivot_root(".", "."), umount2(".", MNT_DETACH), chdir("/")'
 
     def shell(self) -> str:
         return "cd $ROOT && pivot_root . . && umount -l . && cd /"
+
+
+class FindDirectory(Step):
+    """Find the working directory of the program, by descriptor; make it when it's missing."""
+
+    __slots__ = ("path",)
+
+    phase = "filesystem"
+    why = "the working directory is made when it's missing, and is found inside the root, whatever links lead there"
+    man = "openat2(2)"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(PARENT)
+        self.path = path
+
+    def takes(self) -> tuple[str, ...]:
+        return ("tree",)
+
+    def gives(self) -> tuple[str, ...]:
+        return ("directory",)
+
+    def apply(self, slots: Slots) -> None:
+        tree = tree_of(slots)
+        try:
+            place = tree.find(self.path, os.O_PATH | os.O_DIRECTORY, 0o755)[1]
+        except KernelError as error:
+            raise _explained(error, tree, self.path) from None
+        if isinstance(place, paths.Beyond):
+            slots.found["directory"] = place
+        else:
+            slots.give("directory", place)
+
+    def call(self) -> str:
+        return f'openat2(ROOT, "{self.path}", {{O_PATH|O_DIRECTORY, RESOLVE_IN_ROOT}})'
+
+    def shell(self) -> str:
+        return f"mkdir -p $ROOT{self.path}"
 
 
 class Enter(Step):
@@ -88,33 +120,53 @@ class Enter(Step):
     __slots__ = ("path",)
 
     phase = "root"
-    why = "the working directory is made when it's missing, and is checked to lie inside the root"
+    why = "the program starts there; a descriptor was opened before, so that nothing can be put in its place"
     man = "chdir(2)"
 
-    def __init__(self, path: str, by: str = CHILD) -> None:
-        super().__init__(by)
+    def __init__(self, path: str) -> None:
+        super().__init__(RUNNER)
         self.path = path
 
     def takes(self) -> tuple[str, ...]:
-        return ("root",)
+        return ("directory",)
 
-    def apply(self, slots: Slots) -> None:
-        try:
-            directory = paths.make_directories(slots.take("root"), self.path)
-        except KernelError as error:
-            raise _explained(error, slots.take("root"), self.path) from None
-        os.fchdir(directory)
-        os.close(directory)
-        os.getcwd()  # fails when it isn't reachable from "/"
+    def rows(self, slots: Slots) -> list[Row]:
+        rows, place = place_rows(slots, "directory", flags=os.O_PATH | os.O_DIRECTORY)
+        return [*rows, Row("fchdir", (place,))]
+
+    def explain(self, row: int, errno: int, slots: Slots) -> TarboxError:
+        return _explained(KernelError("chdir", (self.path,), errno), tree_of(slots), self.path)
 
     def call(self) -> str:
-        return f'fchdir(openat2(ROOT, "{self.path}", RESOLVE_IN_ROOT))'
+        return f'fchdir("{self.path}")'
 
     def shell(self) -> str:
-        return f"mkdir -p {self.path} && cd {self.path}"
+        return f"cd {self.path}"
 
 
-def _explained(error: KernelError, root: int, path: str) -> Exception:
+class ReadOnlyRoot(Step):
+    """Make the container's root file system read only."""
+
+    __slots__ = ()
+
+    phase = "root"
+    why = "nothing can be written but to what is mounted on top; it comes last, when all directories are made"
+    man = "mount_setattr(2)"
+
+    def takes(self) -> tuple[str, ...]:
+        return ("tree",)
+
+    def rows(self, slots: Slots) -> list[Row]:
+        return [Row("mount_setattr", (slots.take("tree"), b"", *attributes_of(("ro",))))]
+
+    def call(self) -> str:
+        return 'mount_setattr(ROOT, "", AT_EMPTY_PATH, MOUNT_ATTR_RDONLY)'
+
+    def shell(self) -> str:
+        return "mount -o remount,bind,ro $ROOT"
+
+
+def _explained(error: KernelError, tree: paths.Tree, path: str) -> TarboxError:
     """Why a working directory can't be entered, where more is known than what the kernel says."""
     if error.errno == ELOOP:
         text = f"the working directory {path} leads through a link of /proc, or through links in a circle"
@@ -122,7 +174,12 @@ def _explained(error: KernelError, root: int, path: str) -> Exception:
     if error.errno == ENOTDIR:
         names = path.strip("/").split("/")
         for count in range(1, len(names) + 1):
-            place = paths.open_in(root, above := "/" + "/".join(names[:count]))
+            try:
+                place = tree.find(above := "/" + "/".join(names[:count]))[1]
+            except KernelError:
+                break
+            if isinstance(place, paths.Beyond):
+                break
             try:
                 if not S_ISDIR(os.fstat(place).st_mode):
                     return ImageError(f"{above} in the container is a file, not a directory", "choose another with -w")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 
 from ..errors import KernelError
-from ..plan.step import CHILD, Row, Step
+from ..plan.step import RUNNER, Row, Step
 from ..spec.runtime import RLIMITS, UNLIMITED
 from .syscall import buffer, syscall
 
@@ -40,8 +40,7 @@ class Limit(Step):
     """Set one limit of the container's program.
 
     name: as in RLIMITS. soft, hard: in the limit's own unit, or UNLIMITED. Raising a hard limit needs
-    CAP_SYS_RESOURCE on the host; without it, it is set to what is allowed, with a warning. A step of the child, or of
-    the runner for limits under which Python couldn't finish its work.
+    CAP_SYS_RESOURCE on the host; without it, it is set to what is allowed, with a warning.
     """
 
     __slots__ = ("hard", "name", "soft")
@@ -50,14 +49,11 @@ class Limit(Step):
     why = "A single process inside can't use more of this than it is given."
     man = "prlimit(2)"
 
-    def __init__(self, name: str, soft: int, hard: int, by: str = CHILD) -> None:
+    def __init__(self, name: str, soft: int, hard: int, by: str = RUNNER) -> None:
         super().__init__(by)
         self.name = name
         self.soft = soft
         self.hard = hard
-
-    def apply(self, slots: Slots) -> None:
-        syscall("prlimit64", 0, RLIMITS[self.name], _packed(*self._allowed(slots)), None)
 
     def rows(self, slots: Slots) -> list[Row]:
         soft, hard = self._allowed(slots)
@@ -65,12 +61,13 @@ class Limit(Step):
         return [Row("prlimit64", (0, RLIMITS[self.name], _packed(soft, hard), 0), shown)]
 
     def _allowed(self, slots: Slots) -> tuple[int, int]:
-        """The values that can be set; a hard limit that has to be raised for them is raised."""
+        """The values that can be set; whether a hard limit may be raised is tried on this very process."""
         soft, ceiling = present(self.name)
         if self.hard <= ceiling:
             return self.soft, self.hard
         try:
             syscall("prlimit64", 0, RLIMITS[self.name], _packed(soft, self.hard), None)
+            syscall("prlimit64", 0, RLIMITS[self.name], _packed(soft, ceiling), None)
             return self.soft, self.hard
         except KernelError as error:
             if error.errno != errno.EPERM:

@@ -13,7 +13,13 @@ from __future__ import annotations
 import os
 
 from ..errors import KernelError
-from ..plan.step import CHILD, Slots, Step
+from ..plan.step import RUNNER, Register, Row, Slots, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..errors import TarboxError
+
+_AT_FDCWD = -100
 
 
 class WriteSetting(Step):
@@ -25,7 +31,7 @@ class WriteSetting(Step):
     why = "a setting of the container's own namespace, which the host doesn't feel"
     man = "sysctl(8)"
 
-    def __init__(self, name: str, value: str, by: str = CHILD) -> None:
+    def __init__(self, name: str, value: str, by: str = RUNNER) -> None:
         super().__init__(by)
         self.name = name
         self.value = value
@@ -33,17 +39,19 @@ class WriteSetting(Step):
     def _path(self) -> str:
         return "/proc/sys/" + self.name.replace(".", "/")
 
-    def apply(self, slots: Slots) -> None:
-        try:
-            descriptor = os.open(self._path(), os.O_WRONLY | os.O_CLOEXEC)
-            try:
-                os.write(descriptor, self.value.encode())
-            finally:
-                os.close(descriptor)
-        except FileNotFoundError:
+    def rows(self, slots: Slots) -> list[Row]:
+        path = self._path()
+        if not os.path.exists(path):
             slots.warn(f"this kernel has no setting {self.name}; it is left out")
-        except OSError as error:
-            raise KernelError("write", (self._path(), self.value), error.errno or 0) from None
+            return []
+        value = self.value.encode()
+        return [
+            Row("openat", (_AT_FDCWD, path.encode(), os.O_WRONLY | os.O_CLOEXEC, 0), store=2),
+            Row("write", (Register(2), value, len(value))),
+        ]
+
+    def explain(self, row: int, errno: int, slots: Slots) -> TarboxError:
+        return KernelError("write", (self._path(), self.value), errno)
 
     def call(self) -> str:
         return f'write("{self._path()}", "{self.value}")'

@@ -13,13 +13,15 @@ man 7 pty, man 4 ptmx, man 2 ioctl_tty, man 3 termios
 from __future__ import annotations
 
 import os
+from errno import ENODEV
 from fcntl import F_DUPFD_CLOEXEC, fcntl, ioctl
 from stat import S_ISCHR, S_ISFIFO
 
 from ..errors import ImageError, KernelError
-from ..plan.step import CHILD, PARENT, Step
-from .paths import make_file, open_in
-from .syscall import syscall
+from ..plan.step import PARENT, RUNNER, Register, Row, Step
+from .mount_points import tree_of
+from .mounts import AT_EMPTY_PATH, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE, attaching
+from .paths import Beyond, Tree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,10 +37,6 @@ TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
 IUTF8 = 0o40000  # an input mode: the line editor erases whole UTF-8 characters
 NULL_DEVICE = os.makedev(1, 3)
-
-_OPEN_TREE_CLONE = 1
-_AT_EMPTY_PATH = 0x1000
-_MOVE_MOUNT_EMPTY_PATHS = 0x4 | 0x40  # both ends are given by descriptor alone
 
 
 def window_size(terminal: int) -> bytes | None:
@@ -96,24 +94,30 @@ def in_foreground(terminal: int) -> bool:
 
 
 class OpenConsole(Step):
-    """Open a pseudo-terminal in the container's own devpts: the master into "console", the slave into "terminal"."""
+    """Open a pseudo-terminal in the container's own devpts: the master into "console", the slave into "terminal".
+
+    It gets the size of the caller's terminal, the first of its standard output, input and error that is one.
+    """
 
     __slots__ = ()
 
     phase = "filesystem"
     why = "The container gets a terminal of its own; the caller's never crosses, so no keys can be pushed into it."
-    man = "pts(4)"
+    man = "pts(4), ioctl_tty(2)"
+
+    def __init__(self) -> None:
+        super().__init__(PARENT)
 
     def takes(self) -> tuple[str, ...]:
-        return ("root",)
+        return ("tree",)
 
     def gives(self) -> tuple[str, ...]:
-        return ("console", "terminal")
+        return ("console", "terminal", "place /dev/console")
 
     def apply(self, slots: Slots) -> None:
-        root = slots.take("root")
+        tree = tree_of(slots)
         try:
-            master = open_in(root, "dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
+            master = _open(tree, "/dev/pts/ptmx")
         except KernelError as error:
             text = f"the container's /dev/pts/ptmx can't be opened: {os.strerror(error.errno)}"
             hint = "-t needs a devpts at /dev/pts: mount nothing at /dev, or leave -t out"
@@ -121,88 +125,44 @@ class OpenConsole(Step):
         slots.give("console", master)
         try:
             ioctl(master, TIOCSPTLCK, bytes(4))
-            slots.give("terminal", _open_slave(root, master))
+            slots.give("terminal", _open_slave(tree, master))
         except OSError as error:
             hint = "a terminal needs a devpts instance at /dev/pts"
             raise KernelError("ioctl", ("/dev/pts/ptmx", "TIOCSPTLCK"), error.errno or 0, hint) from None
+        place = tree.find("/dev/console", os.O_PATH, 0o755, 0o600)[1]
+        assert not isinstance(place, Beyond)
+        slots.give("place /dev/console", place)
+        for mine in (1, 0, 2):
+            size = window_size(mine)
+            if size is not None:
+                set_window_size(master, size)
+                _share_character_set(mine, master)
+                return
 
     def call(self) -> str:
         return (
-            'openat2(root, "dev/pts/ptmx", {O_RDWR|O_NOCTTY|O_CLOEXEC, RESOLVE_IN_ROOT}); '
-            "ioctl(console, TIOCSPTLCK, 0); ioctl(console, TIOCGPTPEER, O_RDWR|O_NOCTTY|O_CLOEXEC)"
+            'openat2(ROOT, "dev/pts/ptmx", {O_RDWR|O_NOCTTY|O_CLOEXEC, RESOLVE_IN_ROOT}); '
+            "ioctl(console, TIOCSPTLCK, 0); ioctl(console, TIOCGPTPEER, O_RDWR|O_NOCTTY|O_CLOEXEC); "
+            "ioctl(1, TIOCGWINSZ, &size); ioctl(console, TIOCSWINSZ, &size)"
         )
 
 
-def _open_slave(root: int, master: int) -> int:
+def _open(tree: Tree, path: str) -> int:
+    """A terminal or a device of the container's, to be read and written; raises KernelError."""
+    place = tree.find(path, os.O_RDWR | os.O_NOCTTY)[1]
+    if isinstance(place, Beyond):
+        raise KernelError("openat2", ("root", path), ENODEV)
+    return place
+
+
+def _open_slave(tree: Tree, master: int) -> int:
     """The other end of a pseudo-terminal: from the kernel directly, so that no path can lead elsewhere."""
     flags = os.O_RDWR | os.O_NOCTTY
     try:
         return ioctl(master, TIOCGPTPEER, flags | os.O_CLOEXEC)
     except OSError:  # before Linux 4.13, or filtered by an outer container
         index = int.from_bytes(ioctl(master, TIOCGPTN, bytes(4)), "little")
-        return open_in(root, f"dev/pts/{index}", flags)
-
-
-class BindConsole(Step):
-    """Put the container's terminal at /dev/console too."""
-
-    __slots__ = ()
-
-    phase = "filesystem"
-    why = "Programs that look for the system's console, an init say, find the container's terminal there."
-    man = "open_tree(2)"
-
-    def takes(self) -> tuple[str, ...]:
-        return ("root", "terminal")
-
-    def apply(self, slots: Slots) -> None:
-        target = make_file(slots.take("root"), "dev/console", 0o600)
-        try:
-            flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_EMPTY_PATH
-            tree = syscall("open_tree", slots.take("terminal"), b"", flags)
-            try:
-                syscall("move_mount", tree, b"", target, b"", _MOVE_MOUNT_EMPTY_PATHS)
-            finally:
-                os.close(tree)
-        finally:
-            os.close(target)
-
-    def call(self) -> str:
-        return (
-            'open_tree(terminal, "", OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_EMPTY_PATH); '
-            'move_mount(tree, "", "/dev/console", "", MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH)'
-        )
-
-
-class ReceiveConsole(Step):
-    """Take the master over from the container's first process, and give it the size of the caller's terminal.
-
-    The caller's is the first of its standard output, input and error that is one; without any, nothing changes.
-    """
-
-    __slots__ = ()
-
-    phase = "filesystem"
-    why = "The command outside copies between the container's terminal and the caller's; both have the same size."
-    man = "ioctl_tty(2)"
-
-    def __init__(self, by: str = PARENT) -> None:
-        super().__init__(by)
-
-    def takes(self) -> tuple[str, ...]:
-        return ("console",)
-
-    def apply(self, slots: Slots) -> None:
-        console = slots.take("console")
-        for mine in (1, 0, 2):
-            size = window_size(mine)
-            if size is not None:
-                set_window_size(console, size)
-                _share_character_set(mine, console)
-                return
-
-    def call(self) -> str:
-        return "ioctl(1, TIOCGWINSZ, &size); ioctl(console, TIOCSWINSZ, &size)"
+        return _open(tree, f"/dev/pts/{index}")
 
 
 def _share_character_set(mine: int, console: int) -> None:
@@ -219,66 +179,121 @@ def _share_character_set(mine: int, console: int) -> None:
         pass
 
 
-class UseStreams(Step):
-    """Start a session, and put the container's standard input, output and error in place.
+class BindConsole(Step):
+    """Put the container's terminal at /dev/console too."""
+
+    __slots__ = ()
+
+    phase = "filesystem"
+    why = "Programs that look for the system's console, an init say, find the container's terminal there."
+    man = "open_tree(2)"
+
+    def takes(self) -> tuple[str, ...]:
+        return ("terminal", "place /dev/console")
+
+    def rows(self, slots: Slots) -> list[Row]:
+        clone = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH
+        return [
+            Row("open_tree", (slots.take("terminal"), b"", clone), store=2),
+            attaching(Register(2), slots.take("place /dev/console")),
+        ]
+
+    def call(self) -> str:
+        return (
+            'open_tree(terminal, "", OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_EMPTY_PATH); '
+            'move_mount(tree, "", "/dev/console", "", MOVE_MOUNT_F_EMPTY_PATH|MOVE_MOUNT_T_EMPTY_PATH)'
+        )
+
+
+class ChooseStreams(Step):
+    """Open what will be the container's standard input, output and error, into "stream 0" to "stream 2".
 
     interactive: whether it has the caller's input; it is /dev/null otherwise. terminal: whether the three are its
-    own terminal (the slot "terminal"), which becomes the controlling terminal of the new session, instead of the
-    descriptors in the slots "stdin", "stdout" and "stderr".
+    own terminal (the slot "terminal") instead of the descriptors in the slots "stdin", "stdout" and "stderr". They are
+    given to the container's user, where one is found ("uid").
     """
 
     __slots__ = ("interactive", "terminal")
 
-    phase = "privileges"
-    why = "A session of its own keeps the caller's terminal out of reach; only 0, 1 and 2 lead out of the container."
-    man = "setsid(2)"
+    phase = "filesystem"
+    why = "Only three streams lead out of the container; its /dev/null is its own, and its user may reopen what is its."
+    man = "null(4), fchown(2)"
 
-    def __init__(self, interactive: bool, terminal: bool, by: str = CHILD) -> None:
-        super().__init__(by)
+    def __init__(self, interactive: bool, terminal: bool) -> None:
+        super().__init__(PARENT)
         self.interactive = interactive
         self.terminal = terminal
 
     def takes(self) -> tuple[str, ...]:
         if self.terminal:
             return ("terminal",)
-        return ("root", "stdin", "stdout", "stderr") if self.interactive else ("root", "stdout", "stderr")
+        return ("tree", "stdin", "stdout", "stderr") if self.interactive else ("tree", "stdout", "stderr")
+
+    def gives(self) -> tuple[str, ...]:
+        return () if self.terminal else ("stream 0", "stream 1", "stream 2")
 
     def apply(self, slots: Slots) -> None:
         uid = slots.found.get("uid")
         owner = uid if isinstance(uid, int) else 0
-        if os.getsid(0) != os.getpid():
-            os.setsid()
-        _put_in_place(self._open_terminal(slots, owner) if self.terminal else self._open_pipes(slots, owner))
-
-    def _open_terminal(self, slots: Slots, owner: int) -> list[int]:
-        terminal = slots.take("terminal")
-        ioctl(terminal, TIOCSCTTY, 0)
-        _own(terminal, owner, 0o620)
-        return [terminal, terminal, terminal]
-
-    def _open_pipes(self, slots: Slots, owner: int) -> list[int]:
-        root = slots.take("root")
-        streams = [slots.take("stdin") if self.interactive else _open_null(root)]
-        streams += [slots.take("stdout"), slots.take("stderr")]
-        for number, stream in enumerate(streams):
-            if _is_null(stream):
-                streams[number] = _open_null(root)
-            elif owner and S_ISFIFO(os.fstat(stream).st_mode):
+        if self.terminal:
+            _own(slots.take("terminal"), owner, 0o620)
+            return
+        names = ("stdin" if self.interactive else "", "stdout", "stderr")
+        for number, name in enumerate(names):
+            stream = slots.take(name) if name else -1
+            if not name or _is_null(stream):
+                slots.give(f"stream {number}", _open_null(tree_of(slots)))
+                continue
+            if owner and S_ISFIFO(os.fstat(stream).st_mode):
                 _own(stream, owner)  # else a program with that id can't open /dev/stdout
-        return streams
+            # Above the three that they become, so that none is overwritten before it is in place.
+            slots.give(f"stream {number}", fcntl(stream, F_DUPFD_CLOEXEC, 3))
+
+    def call(self) -> str:
+        if self.terminal:
+            return "fchown(terminal, uid, -1); fchmod(terminal, 0620)"
+        return 'openat2(ROOT, "dev/null", {O_RDWR|O_NOCTTY|O_CLOEXEC, RESOLVE_IN_ROOT})'
+
+
+class UseStreams(Step):
+    """Start a session, and put the container's standard input, output and error in place.
+
+    terminal: whether the three are its own terminal (the slot "terminal"), which becomes the controlling terminal of the
+    new session, instead of what `ChooseStreams` chose.
+    """
+
+    __slots__ = ("terminal",)
+
+    phase = "privileges"
+    why = "A session of its own keeps the caller's terminal out of reach; only 0, 1 and 2 lead out of the container."
+    man = "setsid(2)"
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__(RUNNER)
+        self.terminal = terminal
+
+    def takes(self) -> tuple[str, ...]:
+        return ("terminal",) if self.terminal else ("stream 0", "stream 1", "stream 2")
+
+    def rows(self, slots: Slots) -> list[Row]:
+        rows = [Row("setsid", ())]
+        if self.terminal:
+            terminal = slots.take("terminal")
+            rows.append(Row("ioctl", (terminal, TIOCSCTTY, 0)))
+        return [*rows, *(Row("dup3", (stream, number, 0)) for number, stream in enumerate(self._streams(slots)))]
+
+    def _streams(self, slots: Slots) -> list[int]:
+        return [slots.take("terminal" if self.terminal else f"stream {number}") for number in range(3)]
 
     def call(self) -> str:
         calls = ["setsid()"]
         if self.terminal:
-            calls += ["ioctl(terminal, TIOCSCTTY, 0)", "fchown(terminal, uid, -1)", "fchmod(terminal, 0620)"]
-            calls += [f"dup2(terminal, {number})" for number in range(3)]
-        else:
-            names = ("stdin" if self.interactive else '"/dev/null"', "stdout", "stderr")
-            calls += [f"dup2({name}, {number})" for number, name in enumerate(names)]
+            calls.append("ioctl(terminal, TIOCSCTTY, 0)")
+        calls += [f"dup3({'terminal' if self.terminal else f'stream {number}'}, {number}, 0)" for number in range(3)]
         return "; ".join(calls)
 
     def shell(self) -> str:
-        return "" if self.interactive or self.terminal else "exec </dev/null"
+        return "" if self.terminal else "setsid sh"
 
 
 def _is_null(descriptor: int) -> bool:
@@ -286,17 +301,17 @@ def _is_null(descriptor: int) -> bool:
     return S_ISCHR(status.st_mode) and status.st_rdev == NULL_DEVICE
 
 
-def _open_null(root: int) -> int:
+def _open_null(tree: Tree) -> int:
     """The container's own /dev/null. With the host's, its root user could change the mode of the host's device."""
     try:
-        descriptor = open_in(root, "dev/null", os.O_RDWR | os.O_NOCTTY)
+        descriptor = _open(tree, "/dev/null")
     except KernelError as error:
         text = f"the container's /dev/null can't be opened: {os.strerror(error.errno)}"
         hint = "what is mounted at /dev has to have the device nodes: mount nothing there, or all of it: -v /dev:/dev"
         raise ImageError(text, hint) from None
     if not _is_null(descriptor):
         os.close(descriptor)
-        raise KernelError("openat2", ("root", "dev/null"), 19, "the container's /dev/null isn't the null device")
+        raise KernelError("openat2", ("root", "dev/null"), ENODEV, "the container's /dev/null isn't the null device")
     return descriptor
 
 
@@ -309,15 +324,3 @@ def _own(descriptor: int, uid: int, mode: int = -1) -> None:
             os.fchmod(descriptor, mode)
     except OSError:
         pass
-
-
-def _put_in_place(sources: list[int]) -> None:
-    """Make the three descriptors 0, 1 and 2, to be inherited, whatever numbers they have now."""
-    for number, source in enumerate(sources):
-        if source < 3 and source != number:
-            sources[number] = fcntl(source, F_DUPFD_CLOEXEC, 3)
-    for number, source in enumerate(sources):
-        if source == number:
-            os.set_inheritable(number, True)
-        else:
-            os.dup2(source, number)

@@ -15,18 +15,22 @@ import os
 
 from ..errors import KernelError
 from ..plan.step import PARENT, Slots, Step
+from .namespaces import flags
+from .syscall import syscall
+
+_HINT = "does this machine let plain users make user namespaces? see /proc/sys/user/max_user_namespaces"
 
 
-class WriteMaps(Step):
-    """Write the id maps of the container's user namespace.
+class EnterUserNamespace(Step):
+    """Move this process into user and mount namespaces of its own, as root of them.
 
-    users, groups: rows of (first id inside, first id outside, how many).
+    users, groups: rows of (first id inside, first id outside, how many). It is for good: the process stays there.
     """
 
     __slots__ = ("groups", "users")
 
     phase = "namespaces"
-    why = "id 0 inside is the caller's own id outside: root in the container, nobody special on the host"
+    why = "id 0 inside is the caller's own id outside: it may mount there, and is nobody special on the host"
     man = "user_namespaces(7)"
 
     def __init__(self, users: tuple[tuple[int, int, int], ...], groups: tuple[tuple[int, int, int], ...]) -> None:
@@ -34,23 +38,18 @@ class WriteMaps(Step):
         self.users = users
         self.groups = groups
 
-    def uses(self) -> tuple[str, ...]:
-        return ("pid",)
-
     def apply(self, slots: Slots) -> None:
-        process = f"/proc/{slots.found['pid']}"
-        _write(f"{process}/setgroups", b"deny")  # the kernel's condition for a gid map without privilege
-        _write(f"{process}/uid_map", _rows(self.users))
-        _write(f"{process}/gid_map", _rows(self.groups))
+        syscall("unshare", flags(("user", "mount")), hint=_HINT)
+        _write("/proc/self/setgroups", b"deny")  # the kernel's condition for a gid map without privilege
+        _write("/proc/self/uid_map", _rows(self.users))
+        _write("/proc/self/gid_map", _rows(self.groups))
 
     def call(self) -> str:
-        return f'write("/proc/PID/uid_map", "{_rows(self.users).decode()}"), write("/proc/PID/gid_map", …)'
+        maps = f'write("/proc/self/uid_map", "{_rows(self.users).decode()}"), write("/proc/self/gid_map", …)'
+        return f"unshare(CLONE_NEWUSER|CLONE_NEWNS), {maps}"
 
     def shell(self) -> str:
-        return (
-            f"echo deny > /proc/$PID/setgroups; echo '{_rows(self.users).decode()}' > /proc/$PID/uid_map; "
-            f"echo '{_rows(self.groups).decode()}' > /proc/$PID/gid_map"
-        )
+        return "unshare --user --map-root-user --mount sh"
 
 
 def _rows(rows: tuple[tuple[int, int, int], ...]) -> bytes:
@@ -65,5 +64,4 @@ def _write(path: str, text: bytes) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        hint = "does this machine let plain users make user namespaces? see /proc/sys/user/max_user_namespaces"
-        raise KernelError("write", (path, text), error.errno or 0, hint) from None
+        raise KernelError("write", (path, text), error.errno or 0, _HINT) from None

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 
-from ..plan.step import CHILD, Slots, Step
-from .syscall import syscall
+from ..plan.step import RUNNER, Row, Slots, Step
 
 
 class HostName(Step):
@@ -22,13 +21,13 @@ class HostName(Step):
     why = "the container answers to its own name, and the host keeps its own"
     man = "sethostname(2), uts_namespaces(7)"
 
-    def __init__(self, name: str, by: str = CHILD) -> None:
+    def __init__(self, name: str, by: str = RUNNER) -> None:
         super().__init__(by)
         self.name = name
 
-    def apply(self, slots: Slots) -> None:
+    def rows(self, slots: Slots) -> list[Row]:
         name = os.fsencode(self.name)
-        syscall("sethostname", name, len(name))
+        return [Row("sethostname", (name, len(name)))]
 
     def call(self) -> str:
         return f'sethostname("{self.name}")'
@@ -46,13 +45,13 @@ class DomainName(Step):
     why = "the domain name is the other half of what a UTS namespace keeps"
     man = "setdomainname(2)"
 
-    def __init__(self, name: str, by: str = CHILD) -> None:
+    def __init__(self, name: str, by: str = RUNNER) -> None:
         super().__init__(by)
         self.name = name
 
-    def apply(self, slots: Slots) -> None:
+    def rows(self, slots: Slots) -> list[Row]:
         name = os.fsencode(self.name)
-        syscall("setdomainname", name, len(name))
+        return [Row("setdomainname", (name, len(name)))]
 
     def call(self) -> str:
         return f'setdomainname("{self.name}")'

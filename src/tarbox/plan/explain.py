@@ -5,7 +5,7 @@ tarbox explain run IMAGE COMMAND
 
 from __future__ import annotations
 
-from .step import CHILD, PARENT, RUNNER
+from .step import PARENT, RUNNER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ _PHASES = {
 }
 _WHO = {
     PARENT: "tarbox, outside",
-    CHILD: "the container's first process",
-    RUNNER: "the same process, after Python has gone",
+    RUNNER: "the container's first process, which the kernel runs from a table of system calls",
 }
 _WIDTH = 110
 

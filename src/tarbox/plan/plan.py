@@ -6,7 +6,7 @@ messages between the processes are derived from that list, never written by hand
 
 from __future__ import annotations
 
-from .step import CHILD, PARENT, RUNNER
+from .step import PARENT, RUNNER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,40 +69,22 @@ def _handovers(steps: tuple[Step, ...]) -> tuple[Handover, ...]:
 
 
 def _check(steps: tuple[Step, ...], handovers: tuple[Handover, ...], spawn: int, given: Sequence[str]) -> None:
-    """Every slot and value is there before it's needed; what must cross is put on a handover."""
-    holders: dict[str, set[str]] = {name: {PARENT} for name in given}
-    known: dict[str, set[str]] = {}
-    crossings = {handover.index: handover for handover in handovers}
-    latest: list[Handover] = []
+    """Every slot and value is there before it's needed; what must cross is put on the handover."""
+    holders: dict[str, str] = dict.fromkeys(given, PARENT)
+    known: set[str] = set()
     for index, step in enumerate(steps):
-        if index in crossings:
-            latest.append(crossings[index])
         if index <= spawn and step.by != PARENT:
             raise ValueError(f"{step!r} comes before there is a {step.by}")
         if index and steps[index - 1].by == RUNNER != step.by:
             raise ValueError(f"{step!r} comes after the {RUNNER} has taken over")
-        process = CHILD if step.by == RUNNER else step.by
         for name in step.takes():
-            if name not in holders:
+            holder = holders.get(name)
+            if holder is None:
                 raise ValueError(f"{step!r} takes {name}, which no step before it gives")
-            if process not in holders[name]:
-                _cross(name, process, latest, step)
-                holders[name].add(process)
+            if holder != step.by and name not in handovers[-1].slots:
+                handovers[-1].slots += (name,)
         for name in step.uses():
-            if process not in known.get(name, ()):
-                raise ValueError(f"{step!r} uses {name}, which nothing before it finds in the same process")
-        for name in step.gives():
-            holders[name] = {process}
-        for name in step.finds():
-            known[name] = {process}
-        if index == spawn:  # what the parent has, a fork has
-            for owners in (*holders.values(), *known.values()):
-                owners.add(CHILD)
-
-
-def _cross(name: str, receiver: str, latest: list[Handover], step: Step) -> None:
-    for handover in reversed(latest):
-        if handover.receiver == receiver:
-            handover.slots += (name,)
-            return
-    raise ValueError(f"{step!r} takes {name}, which can't reach its process")
+            if name not in known:
+                raise ValueError(f"{step!r} uses {name}, which nothing before it finds")
+        holders.update(dict.fromkeys(step.gives(), step.by))
+        known.update(step.finds())

@@ -6,21 +6,24 @@ away again is made from lists of these.
 
 Who does a step is part of it:
 
-    parent   the process that tarbox was started as; outside the container
-    child    the first process of the container, while it is still Python
-    runner   the same process after Python has gone: rows of a table of system calls (`Step.rows`)
+    parent   the process that tarbox was started as, outside the container: it opens and makes what is needed
+    runner   the first process of the container, never Python: rows of a table of system calls (`Step.rows`)
 """
 
 from __future__ import annotations
+
+from ..errors import KernelError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TypeAlias
 
+    from ..errors import TarboxError
+
     Value: TypeAlias = int | bytes | "Register"
 
-PARENT, CHILD, RUNNER = "parent", "child", "runner"
+PARENT, RUNNER = "parent", "runner"
 
 # In the order of a container's life.
 PHASES = ("image", "host", "namespaces", "filesystem", "root", "privileges", "exec")
@@ -97,15 +100,15 @@ class Row:
 class Slots:
     """What steps hand to later ones: open descriptors by name, and values that they found in the world.
 
-    Descriptors cross from process to process where the plan changes hands; found values stay in the process (and
-    in those that it forks later).
+    The parent's descriptors are the runner's too. What the runner opens is in its registers, by the same names.
     """
 
-    __slots__ = ("descriptors", "found", "warnings")
+    __slots__ = ("descriptors", "found", "registers", "warnings")
 
     def __init__(self) -> None:
         self.descriptors: dict[str, int] = {}
-        self.found: dict[str, str | int | tuple[int, ...]] = {}
+        self.found: dict[str, object] = {}
+        self.registers: dict[str, Register] = {}
         self.warnings: list[str] = []
 
     def give(self, name: str, descriptor: int) -> None:
@@ -115,6 +118,18 @@ class Slots:
     def take(self, name: str) -> int:
         """The descriptor in the slot `name`, which stays open and stays there."""
         return self.descriptors[name]
+
+    def register(self, name: str) -> Register:
+        """For a step of the runner: the register in which the slot `name` is, a new one at the first time."""
+        register = self.registers.get(name)
+        if register is None:
+            register = self.registers[name] = Register(FIRST_NAMED + len(self.registers))
+        return register
+
+    def argument(self, name: str) -> int | Register:
+        """For a row: the descriptor in the slot `name`, as the parent or an earlier step of the runner gave it."""
+        held = self.descriptors.get(name)
+        return self.registers[name] if held is None else held
 
     def warn(self, text: str) -> None:
         """Tell the user something that doesn't stop the container from starting, in one line."""
@@ -133,7 +148,7 @@ class Step:
 
     by: str
 
-    def __init__(self, by: str = CHILD) -> None:
+    def __init__(self, by: str = RUNNER) -> None:
         self.by = by
 
     def takes(self) -> tuple[str, ...]:
@@ -159,6 +174,10 @@ class Step:
     def rows(self, slots: Slots) -> list[Row]:
         """For steps of the runner: the system calls, in order."""
         raise NotImplementedError(f"{type(self).__name__} has no rows()")
+
+    def explain(self, row: int, errno: int, slots: Slots) -> TarboxError:
+        """For steps of the runner: the error to raise when the row `row` of its own failed with `errno`."""
+        return KernelError(self.call(), None, errno)
 
     def record(self) -> tuple[tuple[str, str], ...]:
         """What it leaves on the host, as (kind, name) for the journal; () where it dies with the process."""

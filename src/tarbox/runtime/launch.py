@@ -6,61 +6,70 @@ man 2 clone3, man 2 socketpair, man 2 execveat
 from __future__ import annotations
 
 import os
-import sys
 
 from ..kernel import channel, runner, signals
 from ..kernel.namespaces import Spawn
-from ..kernel.runner import DeathSignal, Execute
+from ..kernel.program import Execute
+from ..kernel.runner import DeathSignal
 from ..plan.executor import KNOCK
 from ..plan.step import Row
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import NoReturn
+    from collections.abc import Sequence
 
     from ..plan.step import Slots, Step
 
 
+class Table:
+    """The rows of one runner, as a program that can be executed, and what the container's program is given."""
+
+    __slots__ = ("arguments", "counts", "environment", "program")
+
+    def __init__(self, program: int, counts: list[int], arguments: list[bytes], environment: list[bytes]) -> None:
+        self.program = program
+        self.counts = counts
+        self.arguments = arguments
+        self.environment = environment
+
+    def close(self) -> None:
+        """Let go of the program's file."""
+        os.close(self.program)
+
+
 def pair() -> tuple[channel.Channel, channel.Channel]:
-    """A channel between the parent and the child."""
+    """A channel between the parent and the runner."""
     return channel.pair()
 
 
-def spawn(step: Step, slots: Slots) -> int:
-    """Fork as the step says; 0 in the child.
+def table(steps: Sequence[Step], slots: Slots, errors: int) -> Table:
+    """Turn the runner's steps into its table. errors: the descriptor to which it reports."""
+    rows: list[Row] = []
+    counts = []
+    for step in steps:
+        made = step.rows(slots)
+        if isinstance(step, DeathSignal):  # a parent that died before it was set sends none; then this row fails
+            made.append(Row("write", (errors, KNOCK, len(KNOCK)), "write(parent)"))
+        rows += made
+        counts.append(len(made))
+    last = steps[-1]
+    assert isinstance(last, Execute)
+    arguments, environment = last.program()
+    home = slots.found.get("home")
+    if home is not None and not any(variable.startswith(b"HOME=") for variable in environment):
+        environment.append(b"HOME=" + os.fsencode(str(home)))
+    return Table(runner.executable(runner.image(rows, errors)), counts, arguments, environment)
+
+
+def spawn(step: Step, slots: Slots, table: Table, keep: list[int]) -> int:
+    """Start the runner as the step says, with the descriptors `keep` open; returns its process id.
 
     Until here a signal ends the command as any other; from here on all are blocked, and whoever serves the container
     reads them, so that none gets lost in between.
     """
     assert isinstance(step, Spawn)
     signals.block_all()
-    return step.spawn(slots)
-
-
-def forked() -> None:
-    """What the child does first: from here on it can load no code, whatever files come into view."""
-    sys.path[:] = []
-    sys.meta_path[:] = []
-    sys.path_hooks[:] = []
-
-
-def launch(steps: list[Step], slots: Slots, errors: int, announce: Callable[[bytes], None]) -> NoReturn:
-    """Turn the runner's steps into its table, tell the parent what the rows are, and become the runner."""
-    *table, last = steps
-    assert isinstance(last, Execute)
-    rows = [step.rows(slots) for step in table]
-    for step, made in zip(table, rows, strict=True):
-        if isinstance(step, DeathSignal):  # a parent that died before it was set sends none; then this row fails
-            made.append(Row("write", (errors, KNOCK, len(KNOCK)), "write(parent)"))
-    program, obstacle = str(slots.found["program"]), str(slots.found["obstacle"])
-    arguments, environment = last.program()
-    arguments[0] = os.fsencode(program)
-    home = slots.found.get("home")
-    if home is not None and not any(variable.startswith(b"HOME=") for variable in environment):
-        environment.append(b"HOME=" + os.fsencode(str(home)))
-    announce(os.fsencode("\n".join([",".join(str(len(made)) for made in rows), program, obstacle])))
-    runner.enter([row for made in rows for row in made], arguments, environment, errors, last.init)
+    return step.spawn(slots, table.program, table.arguments, table.environment, keep)
 
 
 def report(data: bytes) -> tuple[int, int] | None:

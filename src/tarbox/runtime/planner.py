@@ -15,18 +15,19 @@ from ..kernel.capabilities import WHOLE, BoundingSet, Capabilities, mask
 from ..kernel.credentials import Credentials, LookUpUser
 from ..kernel.devices import LinkDevices, MakeDevices
 from ..kernel.keyring import NewKeyring
-from ..kernel.masks import MaskPaths, ReadOnlyPaths, ReadOnlyRoot
-from ..kernel.mounts import AttachTree, MountFilesystem, OpenTree, PrivateMounts, ReadOnlyMount
+from ..kernel.masks import MaskPaths, OpenCovers, ReadOnlyPaths
+from ..kernel.mount_points import AttachTree, FindPlace, MakeFilesystem, MountFilesystem, ReadOnlyMount
+from ..kernel.mounts import OpenTree, PrivateMounts
 from ..kernel.namespaces import DieWithParent, FileMask, Spawn, Unshare
 from ..kernel.no_new_privs import NoNewPrivileges
-from ..kernel.pivot_root import AttachRoot, Enter, PivotRoot
-from ..kernel.program import FindProgram
-from ..kernel.runner import CloseDescriptors, DeathSignal, Execute
+from ..kernel.pivot_root import AttachRoot, Enter, FindDirectory, PivotRoot, ReadOnlyRoot
+from ..kernel.program import Execute
+from ..kernel.runner import CloseDescriptors, DeathSignal
 from ..kernel.seccomp import LoadSeccomp
 from ..kernel.signals import DefaultSignals
 from ..kernel.uts import DomainName, HostName
 from ..plan.plan import Plan
-from ..plan.step import CHILD, PARENT, RUNNER
+from ..plan.step import PARENT, RUNNER
 from .mount_options import MountOptions
 
 TYPE_CHECKING = False
@@ -44,7 +45,7 @@ DEVICES = (
     ("/dev/urandom", "c", 1, 9), ("/dev/tty", "c", 5, 0),
 )  # fmt: skip
 DEFAULT_MASK = 0o022
-_TOO_LITTLE = {"nofile": 256, "fsize": 1 << 24, "as": 1 << 30, "data": 1 << 30, "stack": 1 << 20}  # for Python
+_FROM_OUTSIDE = ("tmpfs", "devpts")  # file systems that show nothing of whoever makes them
 _BORN_WITH = ("user", "pid")  # a process can't move itself into these as a whole
 
 
@@ -88,29 +89,36 @@ def plan(config: Config, beside: Beside) -> Plan:
     if not process["args"]:
         raise ConfigError("$.process.args", "must name a program")
     terminal = process.get("terminal", False)
-    opener = PARENT if beside.privileged and "user" not in namespaces else CHILD
     groups = _groups(linux, beside)
-    root = [*_root(config, beside, opener), *_files(config, beside, opener, namespaces, groups)]
-    steps = [
+    files = [*_root(config, beside), *_files(config, beside, namespaces, groups)]
+    outside = [
         *(step for step in beside.steps if step.phase in ("image", "host")),
         *(step for step in groups if step.by == PARENT),
-        *(step for step in root if step.by == PARENT),
+        *_user_namespace(linux, beside, namespaces),
+        FileMask(0, PARENT),
+        *(step for step in files if step.by == PARENT),
+        *([OpenCovers()] if linux.get("maskedPaths") else []),
+        *_console(terminal, PARENT),
+        *([LookUpUser(beside.user, beside.extra_groups, not beside.privileged)] if beside.user is not None else []),
+        FindDirectory(process["cwd"]),
+        _choose_streams(beside.interactive, terminal),
+    ]
+    inside = [
         *_process(linux, namespaces, groups),
         *_names(config, linux, namespaces),
-        *(step for step in root if step.by == CHILD),
-        *_console(terminal),
+        AttachRoot(),
+        *(step for step in files if step.by == RUNNER),
+        *_console(terminal, RUNNER),
         *_covers(linux),
-        *([LookUpUser(beside.user, beside.extra_groups, not beside.privileged)] if beside.user is not None else []),
         PivotRoot(),
         Enter(process["cwd"]),
         *(_read_only(beside) if config["root"].get("readonly") else []),
         FileMask(_mask(process)),
-        *_limits(process, CHILD),
-        FindProgram(process["args"][0], _variable(process, "PATH")),
-        _streams(beside.interactive, terminal),
+        _use_streams(terminal),
         *_tail(process, beside),
     ]
-    return Plan(steps, beside.given)
+    born = tuple(name for name in _BORN_WITH if name in namespaces and (name != "user" or beside.privileged))
+    return Plan([*outside, Spawn(born, any("cgroup" in step.gives() for step in groups)), *inside], beside.given)
 
 
 def _groups(linux: Linux, beside: Beside) -> list[Step]:
@@ -120,17 +128,20 @@ def _groups(linux: Linux, beside: Beside) -> list[Step]:
     return beside.cgroups.steps(name, resources, into=not beside.v1)
 
 
-def _process(linux: Linux, namespaces: tuple[str, ...], groups: list[Step]) -> list[Step]:
-    """The new process, and how it leaves the caller's namespaces."""
-    born = tuple(name for name in _BORN_WITH if name in namespaces)
-    steps: list[Step] = [Spawn(born, any("cgroup" in step.gives() for step in groups))]
-    if "user" in namespaces:
-        from ..kernel.user_namespace import WriteMaps
+def _user_namespace(linux: Linux, beside: Beside, namespaces: tuple[str, ...]) -> list[Step]:
+    """A plain user moves into a namespace of his own before anything is mounted: only there he may do it."""
+    if "user" not in namespaces or beside.privileged:
+        return []
+    from ..kernel.user_namespace import EnterUserNamespace
 
-        steps.append(WriteMaps(_map(linux, "uidMappings"), _map(linux, "gidMappings")))
-    steps += [DieWithParent(), FileMask(0)]
-    steps += [step for step in groups if step.by == CHILD]  # before the cgroup namespace, which begins where we are
-    later = tuple(name for name in namespaces if name not in born)
+    return [EnterUserNamespace(_map(linux, "uidMappings"), _map(linux, "gidMappings"))]
+
+
+def _process(linux: Linux, namespaces: tuple[str, ...], groups: list[Step]) -> list[Step]:
+    """How the new process leaves the caller's namespaces."""
+    steps: list[Step] = [DieWithParent()]
+    steps += [step for step in groups if step.by == RUNNER]  # before the cgroup namespace, which begins where we are
+    later = tuple(name for name in namespaces if name not in _BORN_WITH)
     if "user" in namespaces and linux.get("rootfsPropagation"):
         return [*steps, Unshare(later)]  # news from the host are wanted, and none can go back: the kernel sees to that
     return [*steps, Unshare(later), PrivateMounts()]
@@ -150,7 +161,7 @@ def _names(config: Config, linux: Linux, namespaces: tuple[str, ...]) -> list[St
         if config.get("domainname"):
             steps.append(DomainName(config["domainname"]))
     if "network" in namespaces:
-        from ..kernel.netlink import LoopbackUp
+        from ..kernel.interfaces import LoopbackUp
 
         steps.append(LoopbackUp())
     if linux.get("sysctl"):
@@ -160,16 +171,15 @@ def _names(config: Config, linux: Linux, namespaces: tuple[str, ...]) -> list[St
     return steps
 
 
-def _root(config: Config, beside: Beside, opener: str) -> list[Step]:
-    """The container's root: a tree that is attached, with what the image itself mounts on it."""
+def _root(config: Config, beside: Beside) -> list[Step]:
+    """The container's root: a tree, with what the image itself mounts on it."""
     own = [step for step in beside.steps if step.phase == "filesystem"]
-    trees: list[Step] = [step for step in own if "root" not in step.takes()]
-    if not any("tree" in step.gives() for step in own):
-        trees.append(OpenTree(config["root"]["path"], "tree", by=opener))
-    return [*trees, AttachRoot(), *(step for step in own if "root" in step.takes())]
+    if any("tree" in step.gives() for step in own):
+        return own
+    return [OpenTree(config["root"]["path"], "tree"), *own]
 
 
-def _files(config: Config, beside: Beside, opener: str, namespaces: tuple[str, ...], groups: list[Step]) -> list[Step]:
+def _files(config: Config, beside: Beside, namespaces: tuple[str, ...], groups: list[Step]) -> list[Step]:
     """Everything that is mounted on the root, in the config's order, and the device nodes."""
     steps: list[Step] = []
     own_dev = True
@@ -178,30 +188,47 @@ def _files(config: Config, beside: Beside, opener: str, namespaces: tuple[str, .
         kind, target = mount.get("type") or "bind", mount["destination"]
         if kind == "bind" or options.bind:
             slot = f"mount {number}"
-            steps += [_bind(mount, options, slot, opener), AttachTree(slot, target)]
+            steps += [_bind(mount, options, slot), *_attached(slot, target)]
             own_dev = own_dev and target != "/dev"
         elif kind == "cgroup":
             steps += _cgroup_mounts(target, options, beside, namespaces, groups)
         else:
-            steps.append(MountFilesystem(kind, target, options.attributes, options.own, mount.get("source", "")))
+            steps += _filesystem(kind, target, options.attributes, options.own, mount.get("source", ""))
         if target == "/dev" and own_dev:
-            steps += _devices(config["linux"], opener)
+            steps += _devices(config["linux"], beside)
     return steps
+
+
+def _attached(slot: str, target: str) -> list[Step]:
+    place = f"place {target}"
+    return [FindPlace(target, place, slot), AttachTree(slot, place, target)]
+
+
+def _filesystem(
+    kind: str, target: str, attributes: tuple[str, ...], options: tuple[str, ...], source: str = ""
+) -> list[Step]:
+    """A file system of the kernel's: made outside, or inside where it shows the namespaces of its maker."""
+    if kind in _FROM_OUTSIDE:
+        return [MakeFilesystem(kind, target, target, attributes, options, source), *_attached(target, target)]
+    place = f"place {target}"
+    made = MountFilesystem(kind, target, place, target, attributes, options, source)
+    return [FindPlace(target, place, target), made]
 
 
 def _read_only(beside: Beside) -> list[Step]:
     """The root made read only, with what the image itself mounted on it."""
-    return [*(ReadOnlyMount(step.target) for step in beside.steps if isinstance(step, AttachTree)), ReadOnlyRoot()]
+    own = [step for step in beside.steps if isinstance(step, AttachTree)]
+    return [*(ReadOnlyMount(step.slot, step.target) for step in own), ReadOnlyRoot()]
 
 
-def _bind(mount: Mount, options: MountOptions, slot: str, opener: str) -> Step:
+def _bind(mount: Mount, options: MountOptions, slot: str) -> Step:
     return OpenTree(
         mount.get("source", ""), slot, options.recursive, options.attributes, options.cleared,
-        options.propagation or "rprivate", options.recursively, by=opener,
+        options.propagation or "rprivate", options.recursively,
     )  # fmt: skip
 
 
-def _devices(linux: Linux, opener: str) -> list[Step]:
+def _devices(linux: Linux, beside: Beside) -> list[Step]:
     """The nodes of /dev: made, or the host's own where making them isn't allowed."""
     listed = {path: (path, kind, major, minor, 0o666, 0, 0) for path, kind, major, minor in DEVICES}
     for device in linux.get("devices") or []:
@@ -209,11 +236,11 @@ def _devices(linux: Linux, opener: str) -> list[Step]:
             device["path"], device["type"], device.get("major", 0), device.get("minor", 0),
             device.get("fileMode", 0o666), device.get("uid", 0), device.get("gid", 0),
         )  # fmt: skip
-    if opener == PARENT:
+    if beside.privileged:
         return [MakeDevices(tuple(listed.values())), LinkDevices()]
     steps: list[Step] = []
     for path in listed:
-        steps += [OpenTree(path, path, recursive=False, by=opener), AttachTree(path, path)]
+        steps += [OpenTree(path, f"device {path}", recursive=False), *_attached(f"device {path}", path)]
     return [*steps, LinkDevices()]
 
 
@@ -225,7 +252,7 @@ def _cgroup_mounts(
     The others would show the host's own groups.
     """
     if not beside.v1:
-        return [MountFilesystem("cgroup2", target, options.attributes, options.own)]
+        return _filesystem("cgroup2", target, options.attributes, options.own)
     if "user" in namespaces or "cgroup" not in namespaces:
         return []  # version 1 mounted from a user namespace, or without a cgroup namespace, would show the host's
     hierarchies: dict[str, list[str]] = {}
@@ -235,27 +262,31 @@ def _cgroup_mounts(
             continue
         hierarchies.setdefault(path, []).append(controller)
     plain = tuple(name for name in options.attributes if name != "ro")
-    steps: list[Step] = [MountFilesystem("tmpfs", target, plain, ("mode=755",))]
+    steps = _filesystem("tmpfs", target, plain, ("mode=755",))
     for controllers in hierarchies.values():
-        steps += [
-            MountFilesystem("cgroup", f"{target}/{name}", options.attributes, tuple(controllers))
-            for name in controllers
-        ]
-    return [*steps, ReadOnlyMount(target)] if "ro" in options.attributes else steps
+        for name in controllers:
+            steps += _filesystem("cgroup", f"{target}/{name}", options.attributes, tuple(controllers))
+    return [*steps, ReadOnlyMount(target, target)] if "ro" in options.attributes else steps
 
 
-def _console(terminal: bool) -> list[Step]:
+def _console(terminal: bool, by: str) -> list[Step]:
     if not terminal:
         return []
-    from ..kernel.terminal import BindConsole, OpenConsole, ReceiveConsole
+    from ..kernel.terminal import BindConsole, OpenConsole
 
-    return [OpenConsole(), BindConsole(), ReceiveConsole()]
+    return [OpenConsole()] if by == PARENT else [BindConsole()]
 
 
-def _streams(interactive: bool, terminal: bool) -> Step:
+def _choose_streams(interactive: bool, terminal: bool) -> Step:
+    from ..kernel.terminal import ChooseStreams
+
+    return ChooseStreams(interactive, terminal)
+
+
+def _use_streams(terminal: bool) -> Step:
     from ..kernel.terminal import UseStreams
 
-    return UseStreams(interactive, terminal)
+    return UseStreams(terminal)
 
 
 def _covers(linux: Linux) -> list[Step]:
@@ -272,18 +303,13 @@ def _mask(process: Process) -> int:
     return user.get("umask", DEFAULT_MASK) if user else DEFAULT_MASK
 
 
-def _limits(process: Process, by: str) -> list[Step]:
-    """The limits that the child sets, or those that the runner does: with them Python couldn't finish its work."""
+def _limits(process: Process) -> list[Step]:
     if not process.get("rlimits"):
         return []
     from ..kernel.rlimits import Limit
 
-    steps: list[Step] = []
-    for limit in process["rlimits"]:
-        name = limit["type"].removeprefix("RLIMIT_").lower()
-        if by == (RUNNER if limit["soft"] < _TOO_LITTLE.get(name, 0) else CHILD):
-            steps.append(Limit(name, limit["soft"], limit["hard"], by))
-    return steps
+    limits = process["rlimits"]
+    return [Limit(it["type"].removeprefix("RLIMIT_").lower(), it["soft"], it["hard"]) for it in limits]
 
 
 def _tail(process: Process, beside: Beside) -> list[Step]:
@@ -298,7 +324,7 @@ def _tail(process: Process, beside: Beside) -> list[Step]:
     ambient = mask(sets.get("ambient") or ())
     no_new = process.get("noNewPrivileges", False)
     filters: list[Step] = [LoadSeccomp(*beside.filter)] if beside.filter else []
-    steps: list[Step] = [DefaultSignals(beside.ignored), NewKeyring(), *_limits(process, RUNNER)]
+    steps: list[Step] = [DefaultSignals(beside.ignored), NewKeyring(), *_limits(process)]
     if no_new:
         steps.append(NoNewPrivileges())
     else:
@@ -309,7 +335,11 @@ def _tail(process: Process, beside: Beside) -> list[Step]:
     if no_new:
         steps += filters
     arguments = process["args"]
-    return [*steps, Execute(arguments[0], tuple(arguments), tuple(process.get("env") or ()), beside.init)]
+    environment, search = tuple(process.get("env") or ()), _variable(process, "PATH")
+    return [
+        *steps,
+        Execute(arguments[0], tuple(arguments), environment, beside.init, search, process["cwd"]),
+    ]
 
 
 def _credentials(process: Process, beside: Beside, capable: bool) -> Step:

@@ -16,7 +16,7 @@ import os
 import time
 
 from ...errors import KernelError, TarboxError, UnsupportedError
-from ...plan.step import CHILD, PARENT, Slots, Step
+from ...plan.step import PARENT, RUNNER, Register, Row, Slots, Step
 from ..syscall import syscall
 
 _MARK = "user.tarbox"  # says of a parent group that tarbox made it
@@ -153,13 +153,20 @@ class JoinGroup(Step):
     why = "Whoever is in the group is counted, and so is everybody whom they start; the first process joins itself."
     man = "cgroups(7)"
 
-    def __init__(self, files: tuple[str, ...], by: str = CHILD) -> None:
+    def __init__(self, files: tuple[str, ...], by: str = RUNNER) -> None:
         super().__init__(by)
         self.files = files
 
-    def apply(self, slots: Slots) -> None:
+    def rows(self, slots: Slots) -> list[Row]:
+        rows = []
         for path in self.files:
-            write(path, "0")
+            rows.append(Row("openat", (-100, os.fsencode(path), os.O_WRONLY | os.O_CLOEXEC, 0), store=2))
+            rows.append(Row("write", (Register(2), b"0", 1)))
+        return rows
+
+    def explain(self, row: int, errno: int, slots: Slots) -> TarboxError:
+        path = self.files[row // 2]
+        return KernelError("write", (path, "0"), errno, _hint(path, errno), f"echo 0 > {path}")
 
     def call(self) -> str:
         return "; ".join(f'write("{path}", "0")' for path in self.files)
