@@ -6,19 +6,26 @@ import os
 import time
 
 from tarbox.kernel import syscall
-from tarbox.kernel.runner import CloseDescriptors, enter, read_report
-from tarbox.plan.step import Slots
+from tarbox.kernel.runner import CloseDescriptors, enter, execution, read_report
+from tarbox.plan.step import Row, Slots
 
 CLONE_NEWNS, CLONE_NEWPID = 0x20000, 0x20000000
 CLOSE = CloseDescriptors().rows(Slots())
 SH = "/bin/sh"
 
 
+def ending(program, init=False):
+    """The rows that execute a program, or several of which the first is taken that is there; `init` stays behind."""
+    candidates = [program] if isinstance(program, str | bytes | os.PathLike) else program
+    return [*([Row("init", ())] if init else []), *execution([os.fsencode(path) for path in candidates])]
+
+
 class Started:
     """A process that calls enter(); `report` is complete once its program runs."""
 
     def __init__(self, folder, rows, *words, path=None, env=(), init=False, before=None, pids=False, stdin=None):
-        arguments = [os.fsencode(word) for word in (path or words[0], *words)]
+        rows = [*rows, *ending(path or words[0], init)]
+        arguments = [os.fsencode(word) for word in words]
         self.output_file = folder / "output"
         reader, writer = os.pipe()
         output = os.open(self.output_file, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
@@ -33,7 +40,7 @@ class Started:
                     self._new_pids(writer)
                 if before:
                     before()
-                enter(list(rows), arguments, [os.fsencode(variable) for variable in env], writer, init)
+                enter(rows, arguments, [os.fsencode(variable) for variable in env], writer)
             except BaseException as error:
                 os.write(2, f"{type(error).__name__}: {error}".encode())
             finally:

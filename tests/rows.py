@@ -8,19 +8,40 @@ import traceback
 
 from tarbox.errors import KernelError
 from tarbox.kernel.syscall import addressof, buffer, syscall
-from tarbox.plan.step import Filter
+from tarbox.plan.step import ANY, Filter, Register
 
 
-def perform(rows) -> None:
-    """Make the system calls of these rows in this process; raises KernelError unless the row is optional."""
-    for row in rows:
+def perform(rows, registers=None) -> dict[int, int]:
+    """Make the system calls of these rows in this process; returns what is in the registers at the end.
+
+    registers: what is in them before. Raises KernelError for an errno that the row doesn't name. "init" does nothing.
+    """
+    registers = dict(registers or {})
+    at = 0
+    while at < len(rows):
+        row = rows[at]
+        at += 1
+        if row.name == "init":
+            continue
         held = []
-        arguments = [_program(value, held) if isinstance(value, Filter) else value for value in row.arguments]
         try:
-            syscall(row.name, *arguments)
-        except KernelError:
-            if not row.optional:
+            result = syscall(row.name, *(_value(argument, registers, held) for argument in row.arguments))
+        except KernelError as error:
+            named = [skip for errno, skip in row.on if errno in (error.errno, ANY)]
+            if not named:
                 raise
+            at += named[0]
+        else:
+            if row.store:
+                registers[row.store] = result
+            at += row.skip
+    return registers
+
+
+def _value(argument, registers, held):
+    if isinstance(argument, Register):
+        return registers[argument.number]
+    return _program(argument, held) if isinstance(argument, Filter) else argument
 
 
 def _program(program: bytes, held: list) -> int:

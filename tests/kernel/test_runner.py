@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from entered import CLOSE, SH, Started
+from entered import CLOSE, SH, Started, ending
 from tarbox.kernel import runner_image, syscall
 from tarbox.kernel.runner import enter, executable, image, read_report
-from tarbox.plan.step import Row
+from tarbox.plan.step import ANY, Register, Row
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_an_optional_row_may_fail(launch, init):
 
 
 @both_ways
-def test_a_missing_program_is_127_and_its_row_is_the_number_of_rows(launch, init):
-    assert launch(CLOSE, "/no/such/program", init=init) == (127, (1, errno.ENOENT), "")
+def test_a_missing_program_is_reported_with_its_row(launch, init):
+    assert launch(CLOSE, "/no/such/program", init=init) == (126, (1 + init, errno.ENOENT), "")
 
 
 @both_ways
@@ -69,7 +69,7 @@ def test_what_is_no_program_is_126(launch, tmp_path, init, mode, text, number):
     target = tmp_path / "target"
     target.write_text(text)
     target.chmod(mode)
-    assert launch(CLOSE, str(target), init=init) == (126, (1, number), "")
+    assert launch(CLOSE, str(target), init=init) == (126, (1 + init, number), "")
 
 
 def test_an_argument_list_that_is_too_long_is_an_error_in_python(launch):
@@ -94,6 +94,151 @@ def test_rows_pass_numbers_addresses_and_negative_numbers(launch):
     assert output == f"/usr/share (0, 123, 123) [7, 4000000000] {Path(sys.executable).name[:15]}\n"
 
 
+# --- Registers, and rows that are passed over -------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["here", "aarch64"])
+def shell(request, launch):
+    """Runs rows and then a shell: shell(rows, script) gives (code, report, output)."""
+    if request.param == "here":
+        return lambda rows, script: launch(rows, SH, "-c", script)
+    other = request.getfixturevalue("aarch64")
+    return lambda rows, script: other([*rows, *ending(SH)], SH, "-c", script)
+
+
+def directory(path, **options):
+    return Row("openat", (-100, path, os.O_PATH | os.O_DIRECTORY, 0), **options)
+
+
+def test_a_stored_result_is_an_argument_of_later_rows(shell):
+    """Each register keeps its own, and an argument that isn't a register may have the number of one."""
+    first, last = Register(2), Register(63)
+    rows = [
+        Row("dup3", (1, 8, 0)),
+        directory(b"/usr/share", store=2),
+        directory(b"/usr/lib", store=63),
+        Row("fchdir", (first,)),
+        Row("dup3", (last, 9, 0)),
+    ]
+    script = "exec 1>&8; pwd; cd /proc/self/fd/9; pwd -P"
+    code, report, output = shell(rows, script)
+    assert (code, report) == (0, None)
+    assert output.split() == ["/usr/share", str(Path("/usr/lib").resolve())]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "number"),
+    [(0, 0, 0), (1, 0, errno.EINVAL), (2, 3, errno.EACCES), (3, 0, errno.EINVAL), (4, 99, errno.EBADF),
+     (5, 1, errno.EINVAL)],
+)  # fmt: skip
+def test_every_argument_can_be_a_register(shell, place, value, number):
+    """Of a call that takes six, made with one of them wrong: mmap(0, 100, PROT_READ, MAP_SHARED, a file, 0)."""
+    rows = [Row("openat", (-100, b"/etc/passwd", os.O_RDONLY, 0), store=14)]
+    for at, good in enumerate((0, 100, 1, 1, None, 0)):
+        number_there = value if at == place else good
+        if number_there is not None:  # umask returns what the one before it was given
+            rows += [Row("umask", (number_there,)), Row("umask", (0,), store=10 + at)]
+    rows.append(Row("mmap", tuple(Register(10 + at) for at in range(6))))
+    failed = (len(rows) - 1, number) if number else None
+    assert shell(rows, "")[1] == failed
+
+
+def test_what_fails_is_not_stored(shell):
+    rows = [
+        directory(b"/usr", store=5),
+        directory(b"/no", store=5, on=((errno.ENOENT, 0),)),
+        Row("fchdir", (Register(5),)),
+    ]
+    assert shell(rows, "pwd") == (0, None, "/usr\n")
+
+
+def test_rows_are_passed_over_on_success(shell):
+    wrong = Row("chdir", (b"/no",))
+    rows = [Row("chdir", (b"/usr",), skip=2), wrong, wrong, Row("chdir", (b"lib",), skip=0)]
+    assert shell(rows, "basename $PWD") == (0, None, "lib\n")
+
+
+@pytest.mark.parametrize(
+    ("path", "on", "expected"),
+    [
+        (b"/no", ((errno.ENOENT, 1),), "/usr"),
+        (b"/no", ((errno.ENOTDIR, 0), (errno.ENOENT, 1)), "/usr"),
+        (b"/etc/passwd", ((errno.ENOTDIR, 0), (errno.ENOENT, 1)), "/"),
+        (b"/no", ((ANY, 1),), "/usr"),
+        (b"/etc/passwd", ((errno.ENOENT, 0), (ANY, 1)), "/usr"),
+        (b"/no", ((errno.ENOENT, 0), (ANY, 1)), "/"),
+        (b"/usr", ((ANY, 1),), "/"),
+    ],
+)
+def test_rows_are_passed_over_at_errnos_that_a_row_names(shell, path, on, expected):
+    rows = [Row("chdir", (path,), on=on), Row("chdir", (b"/",), skip=1), Row("chdir", (b"/usr",))]
+    assert shell(rows, "pwd") == (0, None, expected + "\n")
+
+
+def test_an_errno_that_a_row_does_not_name_is_reported(shell):
+    rows = [Row("chdir", (b"/usr",), skip=1), *CLOSE, Row("chdir", (b"/no",), on=((errno.EPERM, 0), (errno.EIO, 0)))]
+    assert shell(rows, "pwd") == (126, (2, errno.ENOENT), "")
+
+
+def test_most_rows_that_can_be_passed_over(shell):
+    rows = [Row("chdir", (b"/usr",), skip=255), *[Row("chdir", (b"/no",))] * 255]
+    assert shell(rows, "pwd") == (0, None, "/usr\n")
+
+
+@both_ways
+def test_a_table_that_ends_without_a_program_ends_in_126(launch, tmp_path, init):
+    target = tmp_path / "target"
+    target.write_text("no program")
+    code, report, _ = launch([*CLOSE, *ending("/no", init)[:-1], Row("chdir", (b"/",), skip=1)], SH)
+    assert (code, report) == (126, None)
+
+
+# --- Several programs to choose from ----------------------------------------------------------------------------------
+
+
+@both_ways
+def test_the_first_program_that_is_there_is_executed(launch, tmp_path, init):
+    """Missing ones, those that may not be executed and those below a file are passed over, as in a shell."""
+    (tmp_path / "plain").write_text("")
+    for name, mode in (("one", 0o644), ("two", 0o755)):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} $*\n")
+        (tmp_path / name).chmod(mode)
+    candidates = ["/no", tmp_path / "plain" / "x", tmp_path / "one", tmp_path / "two", "/bin/false"]
+    assert launch(CLOSE, "name", "a", path=candidates, init=init) == (0, None, "two a\n")
+
+
+def test_the_last_program_s_error_is_reported(launch):
+    code, report, _ = launch(CLOSE, "name", path=["/no", "/etc/passwd", "/etc/passwd/x"])
+    assert (code, report) == (126, (5, errno.ENOTDIR))
+
+
+def test_a_program_that_is_none_is_not_passed_over(launch, tmp_path):
+    target = tmp_path / "target"
+    target.write_text("no program")
+    target.chmod(0o755)
+    code, report, _ = launch(CLOSE, "name", path=["/no", target, "/bin/true"])
+    assert (code, report) == (126, (4, errno.ENOEXEC))
+
+
+# --- Process 1 in the middle ------------------------------------------------------------------------------------------
+
+
+def test_rows_after_init_are_the_child_s(shell):
+    """Its process stays behind, in the folder where it was."""
+    rows = [Row("chdir", (b"/usr",)), Row("init", ()), Row("chdir", (b"/",)), *CLOSE]
+    assert shell(rows, "pwd; readlink /proc/$PPID/cwd; exit 5") == (5, None, "/\n/usr\n")
+
+
+def test_registers_stay_across_init(shell):
+    rows = [directory(b"/usr", store=40), Row("init", ()), Row("fchdir", (Register(40),)), *CLOSE]
+    assert shell(rows, "pwd") == (0, None, "/usr\n")
+
+
+def test_a_row_of_the_child_s_that_fails_is_reported(shell):
+    rows = [Row("init", ()), Row("chdir", (b"/",)), Row("chdir", (b"/no",))]
+    assert shell(rows, "pwd") == (126, (2, errno.ENOENT), "")
+
+
 # --- What is left open ------------------------------------------------------------------------------------------------
 
 
@@ -116,13 +261,13 @@ def test_errors_may_have_a_number_below_three(launch):
     if not pid:
         try:
             os.dup2(writer, 0)
-            enter(CLOSE, [b"/no/such/program", b"x"], [], 0)
+            enter([*CLOSE, *ending("/no/such/program")], [b"x"], [], 0)
         finally:
             os._exit(99)
     os.close(writer)
     with open(reader, "rb") as stream:
         assert read_report(stream.read()) == (1, errno.ENOENT)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 127
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 126
 
 
 def test_kept_descriptors_reach_the_rows(tmp_path):
@@ -131,8 +276,8 @@ def test_kept_descriptors_reach_the_rows(tmp_path):
     pid = os.fork()
     if not pid:
         try:
-            rows = [Row("fchdir", (folder,)), *CLOSE]
-            enter(rows, [SH.encode(), b"sh", b"-c", b'[ "$(pwd)" = /usr/share ]'], [], writer, keep=(folder,))
+            rows = [Row("fchdir", (folder,)), *CLOSE, *ending(SH)]
+            enter(rows, [b"sh", b"-c", b'[ "$(pwd)" = /usr/share ]'], [], writer, keep=(folder,))
         finally:
             os._exit(99)
     os.close(writer)
@@ -233,17 +378,17 @@ def test_the_file_on_tmpfs_can_t_be_changed():
 
 @pytest.fixture
 def aarch64(tmp_path, monkeypatch):
-    """Runs an aarch64 image in QEMU: aarch64(rows, words, init) gives (code, report, output)."""
+    """Runs an aarch64 image in QEMU: aarch64(rows, *words) gives (code, report, output)."""
     qemu = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
     if not qemu:
         pytest.skip("qemu-aarch64 isn't installed (Debian: qemu-user-static)")
     monkeypatch.setattr(runner_image, "MACHINE", "aarch64")
     monkeypatch.setattr(syscall, "NUMBERS", {**syscall._NUMBERS["aarch64"], **syscall._COMMON})
 
-    def run(rows, *words, init=False):
+    def run(rows, *words):
         reader, writer = os.pipe()
         program = tmp_path / "runner"
-        program.write_bytes(image(rows, writer, init))
+        program.write_bytes(image(rows, writer))
         program.chmod(0o755)
         command = [qemu, "-0", words[0], program, *words[1:]]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=[writer], env={"A": "1"})
@@ -258,18 +403,19 @@ def aarch64(tmp_path, monkeypatch):
 
 @both_ways
 def test_aarch64_runs_rows_and_the_program(aarch64, init):
-    rows = [Row("chdir", (b"/no",), optional=True), Row("chdir", (b"/usr",)), *CLOSE]
-    assert aarch64(rows, SH, "sh", "-c", "pwd; echo $A; exit 7", init=init) == (7, None, "/usr\n1\n")
+    rows = [Row("chdir", (b"/no",), optional=True), Row("chdir", (b"/usr",)), *CLOSE, *ending(SH, init)]
+    assert aarch64(rows, "sh", "-c", "pwd; echo $A; exit 7") == (7, None, "/usr\n1\n")
 
 
 @both_ways
 def test_aarch64_reports_failures(aarch64, init):
-    rows = [Row("chdir", (b"/usr",)), Row("chdir", (b"/no",))]
-    assert aarch64(rows, SH, "sh", init=init) == (126, (1, errno.ENOENT), "")
-    assert aarch64(CLOSE, "/no/such/program", "x", init=init) == (127, (1, errno.ENOENT), "")
-    assert aarch64(CLOSE, "/etc/passwd", "x", init=init) == (126, (1, errno.EACCES), "")
+    rows = [Row("chdir", (b"/usr",)), Row("chdir", (b"/no",)), *ending(SH, init)]
+    assert aarch64(rows, "sh") == (126, (1, errno.ENOENT), "")
+    assert aarch64([*CLOSE, *ending("/no/such/program", init)], "x") == (126, (1 + init, errno.ENOENT), "")
+    assert aarch64([*CLOSE, *ending("/etc/passwd", init)], "x") == (126, (1 + init, errno.EACCES), "")
 
 
 def test_aarch64_as_process_1_ends_as_its_child_ends(aarch64):
-    assert aarch64(CLOSE, SH, "sh", "-c", "kill -9 $$", init=True)[0] == 128 + signal.SIGKILL
-    assert aarch64(CLOSE, SH, "sh", "-c", "(sleep 0.1 &); sleep 0.3; exit 5", init=True)[0] == 5
+    rows = [*CLOSE, *ending(SH, init=True)]
+    assert aarch64(rows, "sh", "-c", "kill -9 $$")[0] == 128 + signal.SIGKILL
+    assert aarch64(rows, "sh", "-c", "(sleep 0.1 &); sleep 0.3; exit 5")[0] == 5

@@ -111,10 +111,10 @@ def test_a_filter_that_refuses_execve_is_reported(launch):
     assert launch(rows, SH) == (126, (2, errno.EPERM), "")
 
 
-def test_a_filter_that_refuses_write_still_gives_the_exit_code(launch):
-    """What is lost is the reason; so the program is looked for beforehand."""
+def test_a_filter_that_refuses_write_still_gives_an_exit_code(launch):
+    """What is lost is the reason."""
     rows = [*CLOSE, Row("seccomp", (1, 0, refusing("write")))]
-    assert launch(rows, "/no/such/program") == (127, None, "")
+    assert launch(rows, "/no/such/program") == (126, None, "")
 
 
 def test_a_filter_that_the_kernel_refuses_is_reported(launch):
@@ -133,9 +133,7 @@ def test_process_1_that_may_not_fork_is_reported(launch):
     assert launch(rows, SH, init=True) == (126, (2, errno.EPERM), "")
 
 
-def test_process_1_that_may_not_wait_for_signals_waits_for_processes(launch, monkeypatch):
-    numbers = {"x86_64": 128, "aarch64": 137}
-    monkeypatch.setitem(syscall.NUMBERS, "rt_sigtimedwait", numbers[syscall.MACHINE])
+def test_process_1_that_may_not_wait_for_signals_waits_for_processes(launch):
     rows = [*CLOSE, Row("seccomp", (1, 0, refusing("rt_sigtimedwait")))]
     assert launch(rows, SH, "-c", "sleep 0.1; exit 7", init=True) == (7, None, "")
 
@@ -172,11 +170,11 @@ def test_a_script_gets_its_own_path(launch, tmp_path):
     assert launch(CLOSE, "other", "a", "b c", path=target) == (0, None, f"{target} a b c\n")
 
 
-def test_a_script_without_an_interpreter_is_127(launch, tmp_path):
+def test_a_script_without_an_interpreter_is_reported(launch, tmp_path):
     target = tmp_path / "script"
     target.write_text("#!/no/such/interpreter\n")
     target.chmod(0o755)
-    assert launch(CLOSE, "script", path=target) == (127, (1, errno.ENOENT), "")
+    assert launch(CLOSE, "script", path=target) == (126, (1, errno.ENOENT), "")
 
 
 @pytest.mark.parametrize("init", [False, True], ids=["alone", "init"])

@@ -11,23 +11,25 @@ import pytest
 import testhost
 from tarbox.errors import UnsupportedError
 from tarbox.kernel import runner, runner_image, syscall
-from tarbox.kernel.runner import CloseDescriptors, DeathSignal, Execute, image, read_report
-from tarbox.plan.step import Filter, Row, Slots
+from tarbox.kernel.runner import CloseDescriptors, DeathSignal, Execute, execution, image, read_report
+from tarbox.plan.step import ANY, ARGUMENTS, ENVIRONMENT, Filter, Register, Row, Slots
 
 ADDRESS = 0x400000
 
 
 @pytest.mark.parametrize(("processor", "prefix"), [("x86_64", "x86_64-linux-gnu-"), ("aarch64", "aarch64-linux-gnu-")])
-def test_the_code_is_what_the_assembler_makes_of_the_source(processor, prefix, tmp_path):
+@pytest.mark.parametrize("name", ["runner", "spawn"])
+def test_the_code_is_what_the_assembler_makes_of_the_source(name, processor, prefix, tmp_path):
     if not shutil.which(prefix + "as"):
         pytest.skip(f"{prefix}as isn't installed (Debian: binutils-{processor.replace('_', '-')}-linux-gnu)")
-    source = testhost.CHECKOUT / "src" / "tarbox" / "kernel" / f"runner-{processor}.S"
-    made, text = tmp_path / "runner.o", tmp_path / "runner.bin"
+    source = testhost.CHECKOUT / "src" / "tarbox" / "kernel" / f"{name}-{processor}.S"
+    made, text = tmp_path / "made.o", tmp_path / "made.bin"
     subprocess.run([prefix + "as", "-o", made, source], check=True)
     relocations = subprocess.run([prefix + "objdump", "-r", made], check=True, capture_output=True, text=True).stdout
     assert "R_" not in relocations, "the code is copied, not linked"
     subprocess.run([prefix + "objcopy", "-O", "binary", "-j", ".text", made, text], check=True)
-    assert runner_image.CODE[processor].hex() == text.read_bytes().hex()
+    kept = {"runner": runner_image.CODE, "spawn": runner_image.SPAWN}[name]
+    assert kept[processor].hex() == text.read_bytes().hex()
 
 
 class Image:
@@ -36,13 +38,15 @@ class Image:
     def __init__(self, data: bytes, processor: str) -> None:
         self.data = data
         self.table = 120 + len(runner_image.CODE[processor])
-        self.errors, self.init = struct.unpack_from("<2q", data, self.table)
+        (self.errors,) = struct.unpack_from("<q", data, self.table)
         self.rows = []
-        for at in range(self.table + 16, len(data), 64):
-            row = struct.unpack_from("<8q", data, at)
-            if row[0] < 0:
+        self.after = []  # of each row: registers, store, skip, 0, (errno, skip) twice
+        for at in range(self.table + 8, len(data), 64):
+            row = struct.unpack_from("<7q", data, at)
+            if row[0] == -1:
                 break
             self.rows.append(row)
+            self.after.append(tuple(data[at + 56 : at + 64]))
 
     def at(self, address: int, size: int) -> bytes:
         return self.data[address - ADDRESS :][:size]
@@ -68,16 +72,97 @@ def test_the_image_is_a_static_program_of_one_segment(processor):
 
 
 def test_rows_come_in_order_after_the_check_of_the_descriptor(processor):
-    rows = [Row("prctl", (38, 1, 0, 0, 0)), Row("setresuid", (-1, 7, 0xFFFFFFFF), optional=True)]
-    parts = Image(image(rows, 9, init=True), processor)
-    numbers = syscall.NUMBERS
-    assert (parts.errors, parts.init) == (9, 1)
-    assert parts.rows == [
-        (numbers["fcntl"], 9, 1, 0, 0, 0, 0, 0),
-        (numbers["prctl"], 38, 1, 0, 0, 0, 0, 0),
-        (numbers["setresuid"], -1, 7, 0xFFFFFFFF, 0, 0, 0, 1),
+    rows = [
+        Row("prctl", (38, 1, 0, 0, 0)),
+        Row("init", ()),
+        Row("setresuid", (-1, 7, 0xFFFFFFFF), optional=True),
+        Row("umask", (True,)),
     ]
-    assert Image(image([], 9), processor).init == 0
+    parts = Image(image(rows, 9), processor)
+    numbers = syscall.NUMBERS
+    assert parts.errors == 9
+    assert parts.rows == [
+        (numbers["fcntl"], 9, 1, 0, 0, 0, 0),
+        (numbers["prctl"], 38, 1, 0, 0, 0, 0),
+        (-2, 0, 0, 0, 0, 0, 0),
+        (numbers["setresuid"], -1, 7, 0xFFFFFFFF, 0, 0, 0),
+        (numbers["umask"], 1, 0, 0, 0, 0, 0),
+    ]
+    assert parts.after == [(0,) * 8] * 3 + [(0, 0, 0, 0, 255, 0, 0, 0), (0,) * 8]
+
+
+def test_registers_results_and_rows_to_pass_over_are_in_the_last_word(processor):
+    rows = [
+        Row("openat", (-100, b"/", 0, 0), store=63, skip=1, on=((2, 3), (ANY, 2))),
+        Row("fchdir", (Register(63),), on=((13, 2),)),
+        Row("mmap", (Register(0), 5, Register(2), 7, 8, Register(1)), store=2),
+        Row("execve", (b"/bin/sh", ARGUMENTS, ENVIRONMENT)),
+    ]
+    parts = Image(image(rows, 9), processor)
+    assert parts.after[1:] == [
+        (0, 63, 1, 0, 2, 3, 255, 2),
+        (0b1, 0, 0, 0, 13, 2, 0, 0),
+        (0b100101, 2, 0, 0, 0, 0, 0, 0),
+        (0b110, 0, 0, 0, 0, 0, 0, 0),
+    ]
+    assert parts.rows[2][1] == 63
+    assert parts.rows[3][1:] == (0, 5, 2, 7, 8, 1)
+    assert parts.rows[4][2:4] == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        Row("fchdir", (Register(64),)),
+        Row("fchdir", (Register(-1),)),
+        Row("fchdir", (3,), store=1),
+        Row("fchdir", (3,), store=64),
+        Row("fchdir", (3,), skip=2),
+        Row("fchdir", (3,), skip=-1),
+        Row("fchdir", (3,), on=((2, 2),)),
+        Row("fchdir", (3,), on=((2, -1),)),
+        Row("fchdir", (3,), on=((0, 0),)),
+        Row("fchdir", (3,), on=((256, 0),)),
+        Row("fchdir", (3,), on=((2, 0), (3, 0), (4, 0))),
+        Row("mmap", (0,) * 7),
+        Row("chdir", ("text",)),
+        Row("chdir", (None,)),
+        Row("chdir", (bytearray(b"/"),)),
+    ],
+    ids=lambda row: f"{row.arguments} {row.store} {row.skip} {row.on}",
+)
+def test_rows_that_can_t_be_meant_are_refused(row):
+    with pytest.raises((ValueError, TypeError)):
+        image([row, Row("chdir", (b"/",))], 3)
+
+
+def test_a_row_may_pass_over_all_others_and_not_more_than_a_byte_holds():
+    other = Row("chdir", (b"/",))
+    image([Row("fchdir", (3,), skip=255), *[other] * 255], 3)
+    with pytest.raises(ValueError):
+        image([Row("fchdir", (3,), skip=255), *[other] * 254], 3)
+    with pytest.raises(ValueError):
+        image([Row("fchdir", (3,), skip=256), *[other] * 300], 3)
+
+
+def test_the_same_bytes_are_there_once():
+    once = image([Row("chdir", (b"/a/long/path",))] * 2, 3)
+    twice = image([Row("chdir", (b"/a/long/path",)), Row("chdir", (b"/b/long/path",))], 3)
+    assert len(twice) == len(once) + 16
+    program = Filter(bytes(8))
+    parts = Image(image([Row("chdir", (bytes(8),)), Row("seccomp", (1, 0, program))], 3), syscall.MACHINE)
+    assert parts.rows[1][1] != parts.rows[2][3], "a filter isn't its bytes"
+
+
+def test_the_rows_that_execute_try_one_program_after_the_other():
+    rows = execution([b"/bin/x", b"/usr/bin/x"])
+    assert [row.arguments for row in rows] == [
+        (b"/bin/x", ARGUMENTS, ENVIRONMENT),
+        (b"/bin/x", ARGUMENTS, ENVIRONMENT),
+        (b"/usr/bin/x", ARGUMENTS, ENVIRONMENT),
+    ]
+    assert [row.on for row in rows] == [((2, 1), (ANY, 0)), ((13, 0), (20, 0)), ()]
+    assert repr(rows[0]) == 'execve("/bin/x", argv, envp)'
 
 
 @pytest.mark.parametrize("size", range(10))

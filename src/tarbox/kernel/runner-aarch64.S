@@ -3,8 +3,7 @@
 //
 //     aarch64-linux-gnu-as -o runner.o runner-aarch64.S && aarch64-linux-gnu-objcopy -O binary -j .text runner.o runner.bin
 //
-// Kept throughout: x19 the stack as the kernel gave it, x20 the environment, x21 the header, x22 the row, x23 its
-// index. A system call destroys only x0.
+// Kept throughout: x19 the registers, x21 the header, x22 the row, x23 its index. A system call destroys only x0.
 
         .equ    IOCTL, 29
         .equ    CLOSE, 57
@@ -17,10 +16,8 @@
         .equ    GETSID, 156
         .equ    GETPID, 172
         .equ    CLONE, 220
-        .equ    EXECVE, 221
         .equ    WAIT4, 260
 
-        .equ    ENOENT, 2
         .equ    EINTR, 4
         .equ    SIG_SETMASK, 2
         .equ    SIGCHLD, 17
@@ -30,57 +27,74 @@
         .text
         .globl  _start
 _start:
+        ldr     x0, [sp]                        // how many arguments
+        add     x1, sp, #8
+        add     x2, x1, x0, lsl #3
+        add     x2, x2, #8                      // the environment comes after them and a null pointer
+        sub     sp, sp, #512
         mov     x19, sp
-        ldr     x0, [x19]                       // how many arguments
-        add     x20, x19, x0, lsl #3
-        add     x20, x20, #16                   // the environment comes after them and a null pointer
+        stp     x1, x2, [x19]
+        sub     sp, sp, #48                     // for the arguments of a call
         adr     x21, header
-        add     x22, x21, #16
+        add     x22, x21, #8
         mov     x23, #0
 
-next:   ldr     x8, [x22]
-        tbnz    x8, #63, last
-        ldp     x0, x1, [x22, #8]
-        ldp     x2, x3, [x22, #24]
-        ldp     x4, x5, [x22, #40]
+next:   ldrb    w9, [x22, #56]
+        lsl     w9, w9, #1                      // now bit 1 is the first argument's, which is word 1 of the row
+        mov     x10, #6
+argument:
+        ldr     x11, [x22, x10, lsl #3]
+        lsr     w12, w9, w10
+        tbz     w12, #0, plain
+        ldr     x11, [x19, x11, lsl #3]
+plain:  sub     x10, x10, #1
+        str     x11, [sp, x10, lsl #3]
+        cbnz    x10, argument
+        ldp     x0, x1, [sp]
+        ldp     x2, x3, [sp, #16]
+        ldp     x4, x5, [sp, #32]
+        ldr     x8, [x22]
+        tbnz    x8, #63, special
         svc     #0
         cmn     x0, #4095                       // the kernel returns -errno, which is -4095 to -1
-        b.lo    passed
-        ldr     x1, [x22, #56]
-        tbz     x1, #0, failed
-passed: add     x22, x22, #64
-        add     x23, x23, #1
+        b.hs    error
+        ldrb    w1, [x22, #57]
+        cbz     w1, kept
+        str     x0, [x19, x1, lsl #3]
+kept:   ldrb    w1, [x22, #58]
+passed: add     x1, x1, #1                      // and x1 more rows
+        add     x23, x23, x1
+        add     x22, x22, x1, lsl #6
         b       next
 
-last:   ldr     x0, [x21, #8]
-        cbnz    x0, init
+error:  neg     x24, x0
+        ldr     w0, [x22, #60]                  // the two pairs, the first in the lower half
+pair:   ubfx    w1, w0, #8, #8
+        and     w2, w0, #255
+        cmp     w2, w24
+        b.eq    passed
+        cmp     w2, #255
+        b.eq    passed
+        lsr     w0, w0, #16
+        cbnz    w0, pair
 
-execute:
-        ldr     x0, [x19, #8]
-        add     x1, x19, #16
-        mov     x2, x20
-        mov     x8, #EXECVE
-        svc     #0                              // returns only when it failed
-
-failed: neg     x24, x0
         stp     x23, x24, [sp, #-16]!           // the report: index, errno
         ldr     x0, [x21]
         mov     x1, sp
         mov     x2, #16
         mov     x8, #WRITE
         svc     #0                              // nobody is left to tell if this fails
-        mov     x0, #126
-        cmp     x24, #ENOENT
-        b.ne    exit
-        ldr     x1, [x22]
-        tbz     x1, #63, exit                   // only of the program itself: another row's ENOENT is 126
-        mov     x0, #127
+end:    mov     x0, #126
 exit:   mov     x8, #EXIT_GROUP
         svc     #0
         udf     #0                              // a filter may refuse even that
 
+special:
+        adds    x8, x8, #1
+        b.eq    end
+
 // Process 1. On the stack: 0 all signals, 8 no signal, 16 a status or a process, 32 a siginfo.
-init:   sub     sp, sp, #160
+        sub     sp, sp, #160
         mov     x0, #-1
         stp     x0, xzr, [sp]
         mov     x0, #SIG_SETMASK                // before the fork, so that none is lost
@@ -89,7 +103,7 @@ init:   sub     sp, sp, #160
         mov     x3, #8
         mov     x8, #RT_SIGPROCMASK
         svc     #0
-        tbnz    x0, #63, failed                 // without it no SIGCHLD would ever be seen
+        tbnz    x0, #63, error                  // without it no SIGCHLD would ever be seen
 
         // Who leads the session has a terminal of its own, or none: only then may the child have the foreground.
         mov     x0, #0
@@ -107,7 +121,7 @@ init:   sub     sp, sp, #160
         mov     x4, #0
         mov     x8, #CLONE
         svc     #0
-        tbnz    x0, #63, failed
+        tbnz    x0, #63, error
         cbz     x0, child
 
         mov     x24, x0                         // from here on: the child
@@ -180,7 +194,8 @@ unblock:
         mov     x3, #8
         mov     x8, #RT_SIGPROCMASK
         svc     #0
-        b       execute
+        mov     x1, #0
+        b       passed
 
         .balign 8
 header:

@@ -1,17 +1,21 @@
 # The runner, for x86-64. runner_image.py puts an ELF header before this code and a table after it:
 #
-#     header  errors (a descriptor), init (0 or 1)
-#     rows    number, six arguments, flags (1: go on when it fails)        64 bytes each
-#     end     a row whose number is negative
+#     header  errors (a descriptor)                                        8 bytes
+#     rows    a number and six arguments, 8 bytes each, then 8 single bytes:
+#             56 which arguments are in a register (bit 0: the first), and the argument is the register's number
+#             57 the register that keeps the result, or 0
+#             58 how many rows to pass over when it succeeds
+#             60 an errno (0: none, 255: any), and how many rows to pass over at that one; 62 the same once more
+#     end     a row whose number is -1
 #
-# It makes each system call in turn. At the end it executes argv[0] with the arguments argv[1] and on. Where something
-# fails it writes the row's index and errno to the descriptor and leaves with 126, or 127 where there was no program.
-# With init it stays as process 1, and the program becomes its child.
+# It makes each system call in turn. Registers are 64 words on the stack; 0 has the address of the arguments, 1 that of
+# the environment. Where something fails with an errno that its row doesn't name, it writes the row's index and errno to
+# the descriptor and leaves with 126. At the row -2 it forks: it stays as process 1, and the child goes on.
 #
 #     as -o runner.o runner-x86_64.S && objcopy -O binary -j .text runner.o runner.bin
 #
-# Kept throughout: %rbp the stack as the kernel gave it, %r13 the environment, %r14 the header, %rbx the row, %r12 its
-# index. A system call destroys only %rax, %rcx and %r11.
+# Kept throughout: %rbp the registers, %r14 the header, %rbx the row, %r12 its index. A system call destroys only %rax,
+# %rcx and %r11.
 
         .set    WRITE, 1
         .set    CLOSE, 3
@@ -19,7 +23,6 @@
         .set    IOCTL, 16
         .set    GETPID, 39
         .set    CLONE, 56
-        .set    EXECVE, 59
         .set    WAIT4, 61
         .set    KILL, 62
         .set    SETPGID, 109
@@ -27,7 +30,6 @@
         .set    RT_SIGTIMEDWAIT, 128
         .set    EXIT_GROUP, 231
 
-        .set    ENOENT, 2
         .set    EINTR, 4
         .set    SIG_SETMASK, 2
         .set    SIGCHLD, 17
@@ -37,61 +39,80 @@
         .text
         .globl  _start
 _start:
+        mov     (%rsp), %rcx                    # how many arguments
+        lea     8(%rsp), %rax
+        lea     8(%rax,%rcx,8), %rdx            # the environment comes after them and a null pointer
+        sub     $512, %rsp
         mov     %rsp, %rbp
-        mov     (%rbp), %rax                    # how many arguments
-        lea     16(%rbp,%rax,8), %r13           # the environment comes after them and a null pointer
+        mov     %rax, (%rbp)
+        mov     %rdx, 8(%rbp)
         lea     header(%rip), %r14
-        lea     16(%r14), %rbx
+        lea     8(%r14), %rbx
         xor     %r12d, %r12d
 
-next:   mov     (%rbx), %rax
+next:   movzbl  56(%rbx), %edx
+        add     %edx, %edx                      # now bit 1 is the first argument's, which is word 1 of the row
+        mov     $6, %ecx
+argument:
+        mov     (%rbx,%rcx,8), %rax
+        bt      %ecx, %edx
+        jnc     plain
+        mov     (%rbp,%rax,8), %rax
+plain:  push    %rax
+        dec     %ecx
+        jnz     argument
+        pop     %rdi
+        pop     %rsi
+        pop     %rdx
+        pop     %r10
+        pop     %r8
+        pop     %r9
+        mov     (%rbx), %rax
         test    %rax, %rax
-        js      last
-        mov     8(%rbx), %rdi
-        mov     16(%rbx), %rsi
-        mov     24(%rbx), %rdx
-        mov     32(%rbx), %r10
-        mov     40(%rbx), %r8
-        mov     48(%rbx), %r9
+        js      special
         syscall
         cmp     $-4095, %rax                    # the kernel returns -errno, which is -4095 to -1
-        jb      passed
-        testb   $1, 56(%rbx)
-        jz      failed
-passed: add     $64, %rbx
-        inc     %r12d
+        jae     error
+        movzbl  57(%rbx), %ecx
+        jrcxz   kept
+        mov     %rax, (%rbp,%rcx,8)
+kept:   movzbl  58(%rbx), %ecx
+passed: inc     %ecx                            # and %ecx more rows
+        add     %ecx, %r12d
+        shl     $6, %ecx
+        add     %rcx, %rbx
         jmp     next
 
-last:   cmpb    $0, 8(%r14)
-        jnz     init
+error:  neg     %rax
+        mov     %rax, %rdx
+        mov     60(%rbx), %eax                  # the two pairs, the first in the lower half
+pair:   movzbl  %ah, %ecx
+        movzbl  %al, %esi
+        cmp     %esi, %edx
+        je      passed
+        cmp     $255, %esi
+        je      passed
+        shr     $16, %eax
+        jnz     pair
 
-execute:
-        mov     $EXECVE, %eax
-        mov     8(%rbp), %rdi
-        lea     16(%rbp), %rsi
-        mov     %r13, %rdx
-        syscall                                 # returns only when it failed
-
-failed: neg     %rax
-        push    %rax                            # the report: index, errno
+        push    %rdx                            # the report: index, errno
         push    %r12
         mov     $WRITE, %eax
         mov     (%r14), %rdi
         mov     %rsp, %rsi
         mov     $16, %edx
         syscall                                 # nobody is left to tell if this fails
-        mov     $126, %edi
-        cmpq    $ENOENT, 8(%rsp)
-        jne     exit
-        cmpq    $0, (%rbx)                      # only of the program itself: another row's ENOENT is 126
-        jns     exit
-        inc     %edi
+end:    mov     $126, %edi
 exit:   mov     $EXIT_GROUP, %eax
         syscall
         ud2                                     # a filter may refuse even that
 
+special:
+        inc     %rax
+        jz      end
+
 # Process 1. On the stack: 0 all signals, 8 no signal, 16 a status or a process, 32 a siginfo.
-init:   sub     $160, %rsp
+        sub     $160, %rsp
         movq    $-1, (%rsp)
         movq    $0, 8(%rsp)
         mov     $RT_SIGPROCMASK, %eax           # before the fork, so that none is lost
@@ -101,7 +122,7 @@ init:   sub     $160, %rsp
         mov     $8, %r10d
         syscall
         test    %rax, %rax                      # without it no SIGCHLD would ever be seen
-        js      failed
+        js      error
 
         # Who leads the session has a terminal of its own, or none: only then may the child have the foreground.
         mov     $GETSID, %eax
@@ -120,7 +141,7 @@ init:   sub     $160, %rsp
         xor     %r8d, %r8d
         syscall
         test    %rax, %rax
-        js      failed
+        js      error
         jz      child
 
         mov     %rax, %rbx                      # from here on: the child
@@ -196,7 +217,8 @@ unblock:
         xor     %edx, %edx
         mov     $8, %r10d
         syscall
-        jmp     execute
+        xor     %ecx, %ecx
+        jmp     passed
 
         .balign 8
 header:

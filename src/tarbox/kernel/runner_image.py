@@ -1,9 +1,9 @@
-"""The bytes of the runner: a static program of some 700 bytes, followed by a table of system calls and their data.
+"""The bytes of the runner: a static program of some 600 bytes, followed by a table of system calls and their data.
 
     ELF header   64 + 56 bytes: one segment, the whole file, readable and executable, at a fixed address
     code         `CODE`, the assembled runner-x86_64.S or runner-aarch64.S
-    header       errors, init                             8 bytes each, little-endian as all numbers here
-    rows         number, six arguments, flags             8 bytes each
+    header       errors                                   8 bytes, little-endian as all numbers here
+    rows         number, six arguments, what follows      8 bytes each; runner-x86_64.S says what follows
     end          a row whose number is -1
     data         what rows point at
 
@@ -15,86 +15,153 @@ man 5 elf, man 2 syscall
 from __future__ import annotations
 
 from ..errors import UnsupportedError
-from ..plan.step import Filter, Row
+from ..plan.step import ANY, Filter, Register, Row
 from .syscall import MACHINE, number
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..plan.step import Value
 
 # `as` makes these from the assembly beside this file; a test compares them.
 CODE = {
     "x86_64": bytes.fromhex(
         """
-        4889e5488b45004c8d6cc5104c8d35f5010000498d5e104531e4488b034885c07831488b7b08488b7310488b53184c8b53204c8b
-        43284c8b4b300f05483d01f0ffff7206f643380174224883c34041ffc4ebc741807e08007548b83b000000488b7d08488d75104c
-        89ea0f0548f7d8504154b801000000498b3e4889e6ba100000000f05bf7e00000048837c240802750848833b007902ffc7b8e700
-        00000f050f0b4881eca000000048c70424ffffffff48c744240800000000b80e000000bf020000004889e631d241ba080000000f
-        054885c07896b87c00000031ff0f054989c7b8270000000f054929c7b838000000bf1100000031f631d24531d24531c00f054885
-        c00f8861ffffff0f84a70000004889c3b803000000498b3e0f05b8800000004889e7488d74242031d241ba080000000f0541bc01
-        0000004883f811742b4883f8fc74d74885c079054531e4eb1b4d85ff7407837c2428007fc14889c6b83e0000004889df0f05ebb2
-        b83d00000048c7c7ffffffff488d7424104c89e24531d20f054885c07494bf7e0000000f8804ffffff4839d875d28b7c241083e7
-        7f740b81c780000000e9ebfeffff0fb67c2411e9e1feffff4d85ff7529b86d00000031ff31f60f05b8270000000f0589442410b8
-        1000000031ffbe10540000488d5424100f05b80e000000bf02000000488d74240831d241ba080000000f05e956feffff0f1f4000
+        488b0c24488d442408488d54c8084881ec000200004889e548894500488955084c8d3509020000498d5e084531e40fb6533801d2
+        b906000000488b04cb0fa3ca7305488b44c50050ffc975ed5f5e5a415a41584159488b034885c078690f05483d01f0ffff731c0f
+        b64b39e305488944cd000fb64b3affc14101ccc1e1064801cbebab48f7d84889c28b433c0fb6cc0fb6f039f274e081feff000000
+        74d8c1e81075e9524154b801000000498b3e4889e6ba100000000f05bf7e000000b8e70000000f050f0b48ffc074ed4881eca000
+        000048c70424ffffffff48c744240800000000b80e000000bf020000004889e631d241ba080000000f054885c07884b87c000000
+        31ff0f054989c7b8270000000f054929c7b838000000bf1100000031f631d24531d24531c00f054885c00f884fffffff0f84a700
+        00004889c3b803000000498b3e0f05b8800000004889e7488d74242031d241ba080000000f0541bc010000004883f811742b4883
+        f8fc74d74885c079054531e4eb1b4d85ff7407837c2428007fc14889c6b83e0000004889df0f05ebb2b83d00000048c7c7ffffff
+        ff488d7424104c89e24531d20f054885c07494bf7e0000000f88fffeffff4839d875d28b7c241083e77f740b81c780000000e9e6
+        feffff0fb67c2411e9dcfeffff4d85ff7529b86d00000031ff31f60f05b8270000000f0589442410b81000000031ffbe10540000
+        488d5424100f05b80e000000bf02000000488d74240831d241ba080000000f0531c9e947feffff90
         """
     ),
     "aarch64": bytes.fromhex(
         """
-        f3030091600240f9740e008b9442009155100010b6420091170080d2c80240f98801f8b7c08640a9c28e41a9c49642a9010000d4
-        1ffc3fb163000054c11e40f961010036d6020191f7060091f4ffff17a00640f9c00200b5600640f961420091e20314aaa81b80d2
-        010000d4f80300cbf763bfa9a00240f9e1030091020280d2080880d2010000d4c00f80d21f0b00f181000054c10240f94100f8b6
-        e00f80d2c80b80d2010000d400000000ff8302d100008092e07f00a9400080d2e1030091020080d2030180d2e81080d2010000d4
-        e0fcffb7000080d2881380d2010000d4f90300aa881580d2010000d4390300cb200280d2010080d2020080d2030080d2040080d2
-        881b80d2010000d400fbffb7c00500b4f80300aaa00240f9280780d2010000d4e0030091e1830091020080d2030180d2281180d2
-        010000d4370080d21f4400f1e00100541f1000b1c0feff546000f8b6170080d20a000014990000b4e12b40b93f000071ecfdff54
-        e10300aae00318aa281080d2010000d4eaffff1700008092e1430091e20317aa030080d2882080d2010000d460fcffb4e10300aa
-        c00f80d2e1f7ffb73f0018eba1feff54e11340b9203c08532118007220f7ff5420000211b7ffff17b90100b5000080d2010080d2
-        481380d2010000d4881580d2010000d4e01300b9000080d201828ad2e2430091a80380d2010000d4400080d2e1230091020080d2
-        030180d2e81080d2010000d491ffff17
+        e00340f9e1230091220c008b42200091ff0308d1f3030091610a00a9ffc300d115120010b6220091170080d2c9e2403929791f53
+        ca0080d2cb7a6af82c25ca1a4c0000366b7a6bf84a0500d1eb7b2af84affffb5e00740a9e20f41a9e41742a9c80240f90804f8b7
+        010000d41ffc3fb122010054c1e6403941000034607a21f8c1ea403921040091f702018bd61a018be7ffff17f80300cbc03e40b9
+        013c0853021c00125f00186be0feff545ffc0371a0feff54007c105320ffff35f763bfa9a00240f9e1030091020280d2080880d2
+        010000d4c00f80d2c80b80d2010000d400000000080500b160ffff54ff8302d100008092e07f00a9400080d2e1030091020080d2
+        030180d2e81080d2010000d420fcffb7000080d2881380d2010000d4f90300aa881580d2010000d4390300cb200280d2010080d2
+        020080d2030080d2040080d2881b80d2010000d440faffb7c00500b4f80300aaa00240f9280780d2010000d4e0030091e1830091
+        020080d2030180d2281180d2010000d4370080d21f4400f1e00100541f1000b1c0feff546000f8b6170080d20a000014990000b4
+        e12b40b93f000071ecfdff54e10300aae00318aa281080d2010000d4eaffff1700008092e1430091e20317aa030080d2882080d2
+        010000d460fcffb4e10300aac00f80d2a1f7ffb73f0018eba1feff54e11340b9203c085321180072e0f6ff5420000211b5ffff17
+        b90100b5000080d2010080d2481380d2010000d4881580d2010000d4e01300b9000080d201828ad2e2430091a80380d2010000d4
+        400080d2e1230091020080d2030180d2e81080d2010000d4010080d28bffff171f2003d5
+        """
+    ),
+}
+# The same of spawn-x86_64.S and spawn-aarch64.S, for `runner.spawn`.
+SPAWN = {
+    "x86_64": bytes.fromhex(
+        """
+        4989d1b8b30100000f054885c07401c30fba271c7337488d3d8b000000488d7708b87e0000000f054885c0786431d24531d24531
+        c0bf2f000000be02000000b89d0000000f05ffc24885c079e8498d5920488b3b4885ff7819be0200000031d2b8480000000f0548
+        83c3084885c079e1eb1f498b39488d3530000000498b51084d8b511041b800100000b8420100000f0549894118bf7f000000b83c
+        0000000f050f1f80000000002205082000000000ffffffffffffffffffffffffffffffffffffffffffffffff
+        """
+    ),
+    "aarch64": bytes.fromhex(
+        """
+        e90302aaea0300aa683680d2010000d4400000b4c0035fd6400140f9e001e0364004001001200091680b80d2010000d42003f8b7
+        020080d2030080d2040080d2e00580d2410080d2e81480d2010000d44204009160ffffb633810091608640f8e000f8b7410080d2
+        020080d2280380d2010000d440ffffb607000014200140f961010010228d40a9040082d2282380d2010000d4200d00f9e00f80d2
+        a80b80d2010000d41f2003d52205082000000000ffffffffffffffffffffffffffffffffffffffffffffffff
         """
     ),
 }
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 _ADDRESS = 0x400000  # of the first byte of the file
 _HEADERS = 64 + 56
-_MASK = (1 << 64) - 1
 _ROW = 64
-_OPTIONAL = 1
+_END, _INIT = -1, -2
+_REGISTERS = 64
+_FULL = 1 << 6  # the bit after those of six arguments
+_MASK = (1 << 64) - 1
 
 _F_GETFD = 1
+_ENDS = [bytes(8 - size) for size in range(8)]  # at least one zero, up to a multiple of 8
+_ZERO = bytes(8)
+_NOTHING = [bytes(8 * (6 - size)) for size in range(7)]
 
 
-def image(rows: list[Row], errors: int, init: bool = False) -> bytes:
-    """The program that makes the system calls of `rows` and then executes its arguments; see `runner.enter`.
+def image(rows: list[Row], errors: int) -> bytes:
+    """The program that makes the system calls of `rows`, of which the last to be reached executes another program.
 
-    errors: the number of the descriptor for the report. init: whether it stays as process 1. Raises UnsupportedError
-    for another processor, by name.
+    errors: the number of the descriptor for the report. Raises UnsupportedError for another processor, by name, and
+    ValueError for a row that can't be meant.
     """
     code = CODE.get(MACHINE)
     if code is None:
         raise UnsupportedError(f"there is no runner for the processor {MACHINE}", "tarbox runs on x86_64 and aarch64")
     # The first row fails when the runner is executed a second time, as the interpreter of a program that begins with
     # `#!/proc/self/exe`: the program's execve has closed `errors` by then.
-    rows = [Row("fcntl", (errors, _F_GETFD)), *rows]
-    at = _ADDRESS + _HEADERS + len(code) + 16 + _ROW * (len(rows) + 1)  # where the next piece of data goes
-    table = [_word(errors), _word(init)]
+    first = [errors, number("fcntl"), errors, _F_GETFD]
+    table = [*map(_word, first), bytes(_ROW - 8 * 3)]
+    append = table.append
+    left = len(rows)
+    at = _ADDRESS + _HEADERS + len(code) + 8 + _ROW * (left + 2)  # where the next piece of data goes
     data: list[bytes] = []
+    made: dict[Value | str, bytes] = {}  # words by what they mean: flags and paths come up again and again
+    afters: dict[object, tuple[int, int]] = {}
     for row in rows:
-        table.append(_word(number(row.name)))
+        left -= 1
+        word = made.get(row.name)
+        if word is None:
+            word = made[row.name] = _word(_INIT if row.name == "init" else number(row.name))
+        append(word)
+        last, bit = 0, 1
         for argument in row.arguments:
-            if isinstance(argument, int):
-                table.append(_word(argument))
-                continue
-            piece, start = _piece(argument, at)
-            data.append(piece)
-            at += len(piece)
-            table.append(_word(start))
-        table.append(bytes(8 * (6 - len(row.arguments))))
-        table.append(_word(row.optional and _OPTIONAL))
-    table.append(_word(-1) + bytes(_ROW - 8))
-    return _elf(at - _ADDRESS) + code + b"".join(table) + b"".join(data)
+            kind = type(argument)
+            if kind is Register:
+                append(_word(_checked(argument.number, row)))  # type: ignore[union-attr]
+                last |= bit
+            elif kind is Filter:
+                piece, word = _program(argument, at)  # type: ignore[arg-type]
+                append(word)
+                data.append(piece)
+                at += len(piece)
+            else:
+                word = made.get(argument)
+                if word is None:
+                    if isinstance(argument, int):
+                        word = _word(argument)
+                    elif kind is bytes:
+                        word = _word(at)
+                        piece = argument + _ENDS[len(argument) & 7]  # type: ignore[operator,arg-type]
+                        data.append(piece)
+                        at += len(piece)
+                    else:
+                        raise ValueError(f"{row!r}: {argument!r} can't be an argument of a system call")
+                    made[argument] = word
+                append(word)
+            bit += bit
+        if bit != _FULL:
+            if bit > _FULL:
+                raise ValueError(f"{row!r} has more than six arguments")
+            append(_NOTHING[len(row.arguments)])
+        if row.store or row.skip or row.on:
+            after = (row.store, row.skip, row.on)
+            found = afters.get(after)
+            if found is None:
+                found = afters[after] = _afterwards(row)
+            last |= found[0]
+            if found[1] > left:  # beyond the last row is the end of the table, where the runner leaves
+                raise ValueError(f"{row!r} passes over {found[1]} rows, and {left} come after it")
+        append(last.to_bytes(8, "little") if last else _ZERO)
+    append(_word(_END) + bytes(_ROW - 8))
+    return b"".join([_elf(at - _ADDRESS), code, *table, *data])
 
 
 def read_report(report: bytes) -> tuple[int, int] | None:
     """What the runner wrote to `errors`: (index of the row that failed, errno); None where it wrote nothing.
 
-    The caller's first row has index 0, and the final execve the number of the caller's rows.
+    The caller's first row has index 0.
     """
     if len(report) != 16:
         return None
@@ -105,13 +172,30 @@ def _word(value: int) -> bytes:
     return (value & _MASK).to_bytes(8, "little")
 
 
-def _piece(argument: bytes, at: int) -> tuple[bytes, int]:
-    """An argument as bytes at the address `at`, padded to a multiple of 8, and the address to pass."""
-    padded = bytes(argument) + bytes(8 - len(argument) % 8)  # always at least one zero
-    if not isinstance(argument, Filter):
-        return padded, at
-    program = (len(argument) // 8).to_bytes(8, "little") + _word(at)  # struct sock_fprog: length, pointer
-    return padded + program, at + len(padded)
+def _checked(place: int, row: Row) -> int:
+    if not 0 <= place < _REGISTERS:
+        raise ValueError(f"{row!r}: there is no register {place}")
+    return place
+
+
+def _afterwards(row: Row) -> tuple[int, int]:
+    """What a row says of its result, as the last of its words, and how many rows it passes over at the most."""
+    if row.store and _checked(row.store, row) < 2:
+        raise ValueError(f"{row!r} would overwrite the program's arguments or its environment")
+    if len(row.on) > 2:
+        raise ValueError(f"{row!r} has more than two errnos to go on at")
+    last = row.store << 8
+    for shift, errno, skip in ((8, 0, row.skip), *((32 + 16 * at, *pair) for at, pair in enumerate(row.on))):
+        if not (0 <= skip <= 255 and (0 < errno <= ANY or shift == 8)):
+            raise ValueError(f"{row!r}: {errno} and {skip} don't fit into a byte each")
+        last |= (errno | skip << 8) << shift
+    return last, max(row.skip, *(skip for _, skip in row.on), 0)
+
+
+def _program(argument: Filter, at: int) -> tuple[bytes, bytes]:
+    """A filter as bytes at the address `at`, and the address of its `sock_fprog` (length, pointer) as a word."""
+    padded = argument + bytes(-len(argument) % 8)
+    return padded + _word(len(argument) // 8) + _word(at), _word(at + len(padded))
 
 
 def _elf(size: int) -> bytes:

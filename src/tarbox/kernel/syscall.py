@@ -17,6 +17,7 @@ from ..errors import KernelError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, TypeAlias
 
     Argument: TypeAlias = int | bytes | Any | None  # Any: a buffer()
@@ -39,6 +40,10 @@ _NUMBERS = {
         "fsetxattr": 190, "exit_group": 231, "keyctl": 250, "waitid": 247, "unshare": 272, "dup3": 292,
         "signalfd4": 289, "prlimit64": 302, "setns": 308, "seccomp": 317, "memfd_create": 319, "bpf": 321,
         "execveat": 322, "setsid": 112, "syncfs": 306, "fstatfs": 138,
+        "read": 0, "mmap": 9, "munmap": 11, "nanosleep": 35, "recvfrom": 45, "exit": 60, "wait4": 61, "getcwd": 79,
+        "fchmod": 91, "fchown": 93, "umask": 95, "syslog": 103, "rt_sigtimedwait": 128, "setpriority": 141,
+        "gettid": 186, "sched_setaffinity": 203, "ioprio_set": 251, "openat": 257, "mkdirat": 258, "mknodat": 259,
+        "fchownat": 260, "symlinkat": 266, "ppoll": 271,
     },
     "aarch64": {
         "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "dup3": 24, "fcntl": 25, "ioctl": 29, "umount2": 39,
@@ -49,6 +54,10 @@ _NUMBERS = {
         "getpid": 172, "socket": 198, "socketpair": 199, "sendmsg": 211, "recvmsg": 212, "keyctl": 219,
         "clone": 220, "execve": 221, "prlimit64": 261, "setns": 268, "seccomp": 277, "memfd_create": 279,
         "bpf": 280, "execveat": 281, "syncfs": 267, "fstatfs": 44,
+        "getcwd": 17, "ioprio_set": 30, "mknodat": 33, "mkdirat": 34, "symlinkat": 36, "fchmod": 52, "fchownat": 54,
+        "fchown": 55, "openat": 56, "read": 63, "ppoll": 73, "exit": 93, "nanosleep": 101, "syslog": 116,
+        "sched_setaffinity": 122, "rt_sigtimedwait": 137, "setpriority": 140, "umask": 166, "gettid": 178,
+        "recvfrom": 207, "munmap": 215, "mmap": 222, "wait4": 260,
     },
 }  # fmt: skip
 NUMBERS: dict[str, int] = {**_NUMBERS.get(MACHINE, {}), **_COMMON}
@@ -82,6 +91,11 @@ try:
     _syscall.argtypes = _held.argtypes = (_Pointer,) * 7
     _errno, addressof = _native.get_errno, _native.addressof
 
+    def _code(address: int, arguments: int) -> Any:
+        found = _function(address, _KEEP_LOCK, _Long)
+        found.argtypes = (_Pointer,) * arguments
+        return found
+
     def _interpreter(name: str) -> Any:
         function = _function(_native.dlsym(_library, name), _KEEP_LOCK, _Long)
         function.restype = None
@@ -94,6 +108,9 @@ except (ImportError, AttributeError):  # another Python than CPython, or one tha
     _syscall.restype = _held.restype = _native.c_long
     _syscall.argtypes = _held.argtypes = (_native.c_void_p,) * 7
     _errno, addressof = _native.get_errno, _native.addressof
+
+    def _code(address: int, arguments: int) -> Any:
+        return _native.PYFUNCTYPE(_native.c_long, *(_native.c_void_p,) * arguments)(address)
 
     def _interpreter(name: str) -> Any:
         function = getattr(_native.pythonapi, name)
@@ -110,6 +127,15 @@ def buffer(size: int) -> Any:
     if kind is None:
         kind = _buffer_types[size] = type("Buffer", (_Array,), {"_type_": _Byte, "_length_": size})
     return kind()
+
+
+def function(address: int, arguments: int) -> Callable[..., int]:
+    """The machine code at this address as a function of so many numbers or pointers, which returns a number.
+
+    The interpreter's lock stays held while it runs.
+    """
+    made: Callable[..., int] = _code(address, arguments)
+    return made
 
 
 def number(name: str) -> int:

@@ -1,0 +1,297 @@
+"""A program started without a fork: in which namespaces, with what it keeps, and what is left when it can't be."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import threading
+
+import pytest
+
+from entered import CLONE_NEWPID, CLOSE, SH, ending
+from tarbox.errors import KernelError
+from tarbox.kernel import runner
+from tarbox.kernel.runner import executable, image, spawn
+from tarbox.kernel.syscall import syscall
+from tarbox.plan.step import Register, Row
+
+CLONE_NEWUSER, CLONE_NEWUTS, CLONE_FS, CLONE_NEWNS = 0x10000000, 0x04000000, 0x200, 0x20000
+PLAIN_USER = 65533
+EVERY_WAY = ["shared", "no memory to execute", "refused"]
+
+
+@pytest.fixture(params=EVERY_WAY)
+def way(request, monkeypatch):
+    """The ways there are: to share the memory, and the fork where a machine doesn't let a process do that."""
+    monkeypatch.setattr(runner, "_tried", request.param != "shared")
+    monkeypatch.setattr(runner, "_native", None)
+    if request.param == "refused":
+        monkeypatch.setattr(runner, "_native", lambda *arguments: -errno.EINVAL)
+    return request.param
+
+
+class Pipes:
+    """Runs rows and then a shell: its exit code, what was reported, its output."""
+
+    def __init__(self) -> None:
+        self.reader, self.writer = os.pipe()
+        self.errors_reader, self.errors = os.pipe()
+        self.program = -1
+
+    def start(self, rows, *words, flags=0, keep=(), cgroup=-1, mode=0o111, env=()):
+        close = [Row("dup3", (self.writer, 1, 0)), *CLOSE]
+        self.program = executable(image([*rows, *close, *ending(SH)], self.errors), mode)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            return spawn(self.program, [b"sh", *words], list(env), flags, [self.errors, self.writer, *keep], cgroup)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def end(self, pid, pidfd):
+        os.close(self.errors)
+        os.close(self.writer)
+        self.errors = self.writer = -1
+        with open(self.errors_reader, "rb", closefd=False) as errors, open(self.reader, "rb", closefd=False) as output:
+            report, text = runner.read_report(errors.read()), output.read().decode()
+        os.close(pidfd)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), report, text
+
+    def __call__(self, rows, *words, **options):
+        return self.end(*self.start(rows, *words, **options))
+
+    def close(self):
+        for descriptor in (self.reader, self.writer, self.errors_reader, self.errors, self.program):
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+@pytest.fixture
+def pipes():
+    made = Pipes()
+    yield made
+    made.close()
+
+
+def descriptors():
+    return sorted(os.listdir("/proc/self/fd"))
+
+
+def children():
+    with open(f"/proc/self/task/{threading.get_native_id()}/children") as stream:
+        return stream.read().split()
+
+
+def test_it_is_process_1_of_a_new_namespace_and_its_rows_are_done_there(way, pipes):
+    rows = [
+        Row("sethostname", (b"inside", 6)),
+        Row("openat", (-100, b"/usr", os.O_PATH, 0), store=9),
+        Row("fchdir", (Register(9),)),
+    ]
+    host = os.uname().nodename
+    words = (b"-c", b'echo $$ $PWD $A "$@"; uname -n; exit 3', b"name", b"a b")
+    done = pipes(rows, *words, flags=CLONE_NEWPID | CLONE_NEWUTS, env=[b"A=x"])
+    assert done == (3, None, "1 /usr x a b\ninside\n")
+    assert os.uname().nodename == host
+
+
+def test_a_row_that_fails_is_reported(way, pipes):
+    assert pipes([Row("chdir", (b"/",)), Row("chdir", (b"/no",))]) == (126, (1, errno.ENOENT), "")
+
+
+def test_the_pidfd_is_the_process_s(way, pipes):
+    pid, pidfd = pipes.start([], b"-c", b"sleep 60")
+    assert fcntl.fcntl(pidfd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
+    with open(f"/proc/self/fdinfo/{pidfd}") as stream:
+        assert f"Pid:\t{pid}\n" in stream.read()
+    assert not select.select([pidfd], [], [], 0)[0]
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    assert select.select([pidfd], [], [], 20)[0]
+    assert pipes.end(pid, pidfd)[0] == -signal.SIGKILL
+
+
+def test_it_gets_the_kept_descriptors_and_no_others(way, pipes, tmp_path):
+    """In this process they stay closed on exec, or open, as they were."""
+    kept, other = (os.open("/usr/share", os.O_PATH) for _ in range(2))
+    inherited = os.dup(kept)
+    os.set_inheritable(inherited, True)
+    rows = [Row("fchdir", (kept,)), Row("fcntl", (other, 1), on=((errno.EBADF, 1),)), Row("chdir", (b"/no",))]
+    try:
+        code, report, output = pipes(rows, b"-c", b"pwd; ls /proc/$$/fd", keep=(kept, inherited))
+        assert (code, report) == (0, None)
+        assert output.split() == ["/usr/share", "0", "1", "2"]
+        assert [os.get_inheritable(number) for number in (kept, other, inherited)] == [False, False, True]
+    finally:
+        for number in (kept, other, inherited):
+            os.close(number)
+
+
+def test_only_the_first_three_are_open_in_the_runner_beside_the_kept(way, pipes):
+    rows = [Row("nanosleep", ((60).to_bytes(16, "little"), 0))]
+    pid, pidfd = pipes.start(rows)
+    try:
+        assert sorted(map(int, os.listdir(f"/proc/{pid}/fd"))) == [0, 1, 2, *sorted((pipes.writer, pipes.errors))]
+        assert os.readlink(f"/proc/{pid}/exe") == "/memfd:runner (deleted)"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    pipes.end(pid, pidfd)
+
+
+@pytest.mark.parametrize(
+    ("flags", "number"), [(CLONE_FS | CLONE_NEWNS, errno.EINVAL), (CLONE_NEWUSER | CLONE_FS, errno.EINVAL)]
+)
+def test_flags_that_the_kernel_refuses_leave_nothing(way, pipes, flags, number):
+    pipes.program = executable(image([], pipes.errors))
+    before = descriptors(), children()
+    with pytest.raises(KernelError) as raised:
+        spawn(pipes.program, [b"sh"], [], flags, [])
+    assert (raised.value.call, raised.value.errno) == ("clone3", number)
+    assert (descriptors(), children()) == before
+
+
+def test_no_room_for_a_namespace_leaves_nothing(way, pipes):
+    pipes.program = executable(image([], pipes.errors))
+    with open("/proc/sys/user/max_uts_namespaces", "r+") as limit:
+        usual = limit.read()
+        limit.write("0")
+        limit.flush()
+        before = descriptors(), children()
+        try:
+            with pytest.raises(KernelError) as raised:
+                spawn(pipes.program, [b"sh"], [], CLONE_NEWUTS, [])
+        finally:
+            limit.seek(0)
+            limit.write(usual)
+    assert (raised.value.call, raised.value.errno) == ("clone3", errno.ENOSPC)
+    assert len(descriptors()) + 1 == len(before[0])
+    assert children() == before[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "mode", "number"),
+    [
+        (b"no program", [b"x"], 0o755, errno.ENOEXEC),
+        (b"#!/bin/sh\n", [b"x"] * 60 + [b"x" * 100_000] * 100, 0o755, errno.E2BIG),
+        (b"#!/bin/sh\n", [b"x"], 0o644, errno.EACCES),
+    ],
+)
+def test_a_program_that_can_t_be_executed_leaves_nothing(way, tmp_path, content, words, mode, number):
+    target = tmp_path / "target"
+    target.write_bytes(content)
+    target.chmod(mode)
+    program = os.open(target, os.O_RDONLY)
+    before = descriptors(), children()
+    try:
+        with pytest.raises(KernelError) as raised:
+            spawn(program, words, [], CLONE_NEWPID, [])
+        assert (raised.value.call, raised.value.errno) == ("execveat", number)
+        assert (descriptors(), children()) == before
+    finally:
+        os.close(program)
+
+
+def test_a_descriptor_to_keep_that_is_not_open_is_an_error(way, pipes):
+    pipes.program = executable(image([], pipes.errors))
+    before = descriptors(), children()
+    with pytest.raises(KernelError) as raised:
+        spawn(pipes.program, [b"sh"], [], 0, [pipes.errors, 1000])
+    assert (raised.value.call, raised.value.errno) == ("execveat", errno.EBADF)
+    assert (descriptors(), children()) == before
+    with pytest.raises(ValueError):
+        spawn(pipes.program, [b"sh"], [], 0, [-1, pipes.errors])
+
+
+@pytest.mark.parametrize("user", [0, PLAIN_USER])
+def test_in_a_new_user_namespace_it_keeps_all_capabilities(way, user):
+    """Until its ids are mapped, which its user may do when the program is readable."""
+    from rows import in_child
+
+    def attempt():
+        if user:
+            os.setresgid(user, user, user)
+            os.setresuid(user, user, user)
+            syscall("prctl", 4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: reset by the change of ids
+        go = os.pipe()
+        made = Pipes()
+        # Waits for the end of the pipe, which it has no buffer to read from.
+        rows = [
+            Row("openat", (-100, b"/proc/self/fd/%d" % go[0], os.O_PATH, 0), store=9),
+            Row("fcntl", (go[0], 1)),
+            Row("nanosleep", ((1).to_bytes(16, "little"), 0)),
+            Row("sethostname", (b"inside", 6)),
+            Row("setresuid", (0, 0, 0)),
+        ]
+        started = made.start(rows, b"-c", b"id -u; uname -n", flags=CLONE_NEWUSER | CLONE_NEWUTS, keep=go, mode=0o511)
+        with open(f"/proc/{started[0]}/uid_map", "w") as stream:
+            stream.write(f"0 {user} 1")
+        return made.end(*started)
+
+    assert in_child(attempt) == (0, None, "0\ninside\n")
+
+
+def test_three_hundred_leave_nothing_behind(way):
+    program = executable(image([Row("exit_group", (7,))], 2))
+    try:
+        for turn in range(300):
+            pid, pidfd = spawn(program, [b"sh"], [b"A=%d" % turn], CLONE_NEWUTS, [2])
+            os.close(pidfd)
+            assert os.waitpid(pid, 0) == (pid, 7 << 8)
+            if turn == 1:
+                before = descriptors(), mappings()
+        assert descriptors() == before[0]
+        assert mappings() <= before[1] + 3  # of Python's own
+    finally:
+        os.close(program)
+    assert not children()
+
+
+def mappings():
+    with open("/proc/self/maps") as stream:
+        return len(stream.readlines())
+
+
+def test_the_code_can_t_be_written_to(pipes):
+    assert pipes([], b"-c", b"exit 0")[0] == 0
+    with open("/proc/self/maps") as stream:
+        assert [line.split()[1] for line in stream if "memfd:spawn" in line] == ["r-xp"]
+
+
+def test_a_thread_is_not_disturbed(pipes):
+    """It goes on counting while others are started, and nothing that it made is touched by them."""
+    program = executable(image([Row("exit_group", (0,))], 2))
+    counted, ended = [0], threading.Event()
+
+    def count():
+        while not ended.is_set():
+            counted[0] += 1
+            held = [bytes([counted[0] % 256]) * 100 for _ in range(20)]
+            assert held == [bytes([counted[0] % 256]) * 100] * 20
+
+    thread = threading.Thread(target=count)
+    thread.start()
+    try:
+        for _ in range(200):
+            seen = counted[0]
+            pid, pidfd = spawn(program, [b"sh"], [], 0, [2])
+            os.close(pidfd)
+            assert os.waitpid(pid, 0)[1] == 0
+        assert thread.is_alive()
+        assert counted[0] >= seen > 0
+    finally:
+        ended.set()
+        thread.join()
+        os.close(program)
+
+
+def test_it_is_born_in_the_control_group(way, pipes):
+    """With a descriptor that is no group the kernel says so: it was asked."""
+    folder = os.open("/usr", os.O_RDONLY | os.O_DIRECTORY)
+    pipes.program = executable(image([], pipes.errors))
+    try:
+        with pytest.raises(KernelError) as raised:
+            spawn(pipes.program, [b"sh"], [], 0, [], folder)
+        assert (raised.value.call, raised.value.errno) == ("clone3", errno.EBADF)
+    finally:
+        os.close(folder)
