@@ -152,9 +152,7 @@ def test_after_a_failure_only_what_was_given_stays_open(late):
 def test_an_error_of_the_parent_is_raised_as_it_is():
     machinery = Forking()
     with pytest.raises(errors.StorageError, match="full"):
-        execute(
-            [Pretend("a", PARENT, act=failing(errors.StorageError("full"))), fork(), last()], machinery=machinery
-        )
+        execute([Pretend("a", PARENT, act=failing(errors.StorageError("full"))), fork(), last()], machinery=machinery)
     assert machinery.pid == 0
 
 

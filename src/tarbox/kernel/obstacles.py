@@ -42,8 +42,7 @@ def explain(tree: Tree, directory: str, name: str, path: str, errno: int) -> Tar
     kernel said.
     """
     found: TarboxError | None = None
-    tried = candidates(name, path)
-    for candidate in tried:
+    for candidate in candidates(name, path):
         try:
             program = candidate if candidate.startswith("/") else f"{directory}/{candidate}"
             _check(tree, program, candidate)
@@ -52,10 +51,7 @@ def explain(tree: Tree, directory: str, name: str, path: str, errno: int) -> Tar
         except CommandNotExecutableError as error:
             return error
         else:
-            obstacle = _obstacle(tree, program)
-            if errno == ENOENT and not obstacle and candidate != tried[-1]:  # the kernel's word is about the last one
-                errno = ENOEXEC
-            return _refused(candidate, errno, obstacle)
+            return _refused(candidate, errno, _obstacle(tree, program))
     if found:
         return found
     hint = f"PATH in the container is {path}"

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 
 from ..errors import CommandNotFoundError, KernelError
-from ..plan.step import ANY, ARGUMENTS, ENVIRONMENT, RUNNER, Row, Slots, Step
+from ..plan.step import RUNNER, Row, Slots, Step
+from .runner import execution
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,10 +74,7 @@ class Execute(Step):
         return [os.fsencode(argument) for argument in self.arguments], [os.fsencode(it) for it in self.environment]
 
     def rows(self, slots: Slots) -> list[Row]:
-        """One execve for each place where it may be; the last one's error is the one that is told."""
-        paths = candidates(self.path, self.search)
-        rows = [Row("execve", (os.fsencode(path), ARGUMENTS, ENVIRONMENT), on=((ANY, 0),)) for path in paths]
-        rows[-1].on = ()
+        rows = execution([os.fsencode(path) for path in candidates(self.path, self.search)])
         return [Row("init", ()), *rows] if self.init else rows
 
     def explain(self, row: int, errno: int, slots: Slots) -> TarboxError:

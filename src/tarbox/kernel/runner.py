@@ -5,7 +5,7 @@ which a container could open, and giving up privileges one by one would leave Py
 some 600 bytes, executed from a sealed memory file, makes the system calls from a table, row by row. The last of them
 executes the container's program:
 
-    unshare --mount --pid --fork … sh -c 'mount …; pivot_root …; exec setpriv --no-new-privs --bounding-set … -- /bin/sh'
+    unshare --mount --pid --fork … sh -c 'mount …; pivot_root …; exec setpriv --bounding-set … -- /bin/sh'
 
 man 2 memfd_create, man 2 clone3, man 2 execveat, man 2 execve; runner_image.py and runner-x86_64.S are the program
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
-__all__ = ["CloseDescriptors", "DeathSignal", "Execute", "enter", "execution", "image", "read_report", "spawn"]
+__all__ = ["CloseDescriptors", "DeathSignal", "enter", "execution", "image", "read_report", "spawn"]
 
 AT_EMPTY_PATH = 0x1000
 CLONE_VM, CLONE_PIDFD, CLONE_VFORK, CLONE_INTO_CGROUP = 0x100, 0x1000, 0x4000, 0x200000000
@@ -75,7 +75,8 @@ def spawn(
     # What spawn-x86_64.S takes; the zero is for the errno.
     what = (program, argument_pointers, environment_pointers, 0, *keep, -1)
     clone_at = start + 8 * len(what)
-    # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, its size, tls, set_tid, its size, cgroup
+    # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, its size, tls, set_tid, its size, and
+    # cgroup
     flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup >= 0 else 0)
     sharing = (flags | CLONE_VM | CLONE_VFORK, pidfd_at, 0, 0, SIGCHLD, 0, 0, 0, 0, 0, max(cgroup, 0))
     view = memoryview(memory).cast("B")
@@ -179,7 +180,10 @@ def execution(candidates: list[bytes]) -> list[Row]:
     rows = []
     for candidate in candidates:
         shown = f'execve("{os.fsdecode(candidate)}", argv, envp)'
-        passing = [((codes.ENOENT, 1), (ANY, 0)), ((codes.EACCES, 0), (codes.ENOTDIR, 0))]
+        passing: list[tuple[tuple[int, int], ...]] = [
+            ((codes.ENOENT, 1), (ANY, 0)),
+            ((codes.EACCES, 0), (codes.ENOTDIR, 0)),
+        ]
         if candidate is candidates[-1]:
             passing = [()]
         # A row has room for two errnos: the second makes the same call for the others.
@@ -336,55 +340,3 @@ class DeathSignal(Step):
     def shell(self) -> str:
         """util-linux has it by name."""
         return f"setpriv --pdeathsig {self.signal}"
-
-
-class Execute(Step):
-    """The container's program takes the place of the runner, or becomes its child with `init`.
-
-    path: the program's, in the container. arguments: what it is given, its own name first. environment: NAME=value
-    each. It is the last step and has no rows: whoever carries out a plan hands `program()`, `init` and the rows of the
-    other steps to `enter()`. `executes` tells it from all others.
-    """
-
-    __slots__ = ("arguments", "environment", "init", "path")
-
-    executes = True
-    phase = "exec"
-    why = "From here on the process is the container's own program."
-    man = "execve(2)"
-
-    def __init__(
-        self,
-        path: str,
-        arguments: tuple[str, ...],
-        environment: tuple[str, ...] = (),
-        init: bool = False,
-        by: str = RUNNER,
-    ) -> None:
-        super().__init__(by)
-        self.path = path
-        self.arguments = arguments
-        self.environment = environment
-        self.init = init
-
-    def program(self) -> tuple[list[bytes], list[bytes]]:
-        """The arguments and the environment as `enter()` takes them."""
-        arguments = [os.fsencode(argument) for argument in (self.path, *self.arguments)]
-        return arguments, [os.fsencode(variable) for variable in self.environment]
-
-    def rows(self, slots: Slots) -> list[Row]:
-        """None: the runner ends with it anyway."""
-        return []
-
-    def call(self) -> str:
-        """The values of variables aren't shown: they may be secrets."""
-        shown = ", ".join(f'"{argument}"' for argument in self.arguments)
-        execve = f'execve("{self.path}", [{shown}], {len(self.environment)} variables)'
-        return f"clone(SIGCHLD); {execve}; rt_sigtimedwait(…); wait4(-1, …)" if self.init else execve
-
-    def shell(self) -> str:
-        """As typed; the program's own name can only differ from its path in bash."""
-        from ..plan.shell import quote
-
-        words = [quote(word) for word in (self.path, *self.arguments[1:])]
-        return " ".join(["tini", "--", *words] if self.init else ["exec", *words])

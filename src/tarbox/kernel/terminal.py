@@ -258,8 +258,8 @@ class ChooseStreams(Step):
 class UseStreams(Step):
     """Start a session, and put the container's standard input, output and error in place.
 
-    terminal: whether the three are its own terminal (the slot "terminal"), which becomes the controlling terminal of the
-    new session, instead of what `ChooseStreams` chose.
+    terminal: whether the three are its own terminal (the slot "terminal"), which becomes the controlling terminal of
+    the new session, instead of what `ChooseStreams` chose.
     """
 
     __slots__ = ("terminal",)
