@@ -22,7 +22,7 @@ from tarbox.images import host
 from tarbox.images.source import ARCHIVE, DIRECTORY, HOST, Source
 from tarbox.kernel import cgroups
 from tarbox.kernel.mounts import MakeSource
-from tarbox.plan.step import CHILD, PARENT, RUNNER
+from tarbox.plan.step import RUNNER
 from tarbox.runtime.planner import Beside, plan
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -56,8 +56,7 @@ def planned(options, source, facts, uid=0):
     beside = Beside(cgroups.pick(facts), facts.v1)
     beside.privileged = uid == 0
     scratch = f"/var/lib/tarbox/scratch/{ID}"
-    opener = PARENT if beside.privileged else CHILD
-    beside.steps += source.steps("/var/lib/tarbox", scratch, options.root_tmpfs, beside.privileged, opener)
+    beside.steps += source.steps("/var/lib/tarbox", scratch, options.root_tmpfs, beside.privileged)
     beside.steps += [MakeSource(mount.source) for mount in options.mounts if mount.create]
     beside.user = user_of(options, {})
     beside.extra_groups = tuple(options.group_add)
@@ -165,7 +164,7 @@ def test_rules_that_hold_for_every_plan(name):
     steps = planned(options, source, MACHINES[kind], uid).steps
     order = [type(step).__name__ for step in steps]
     runners = [step.by == RUNNER for step in steps]
-    assert runners == sorted(runners), "after the runner has begun, Python is gone"
+    assert runners == sorted(runners), "Python makes what is needed, then the runner goes inside"
     assert order[-1] == "Execute"
     assert order.index("PrivateMounts") < order.index("AttachRoot") < order.index("PivotRoot")
     assert order.index("CloseDescriptors") < order.index("Execute")
@@ -188,9 +187,7 @@ def test_a_tarball_is_unpacked_first_where_its_not_known(tmp_path):
     """What unpacks it comes before anything else."""
     archive = tmp_path / "image.tar"
     archive.write_bytes(b"not yet looked into")
-    steps = Source(ARCHIVE, str(archive), True).steps(
-        str(tmp_path / "data"), str(tmp_path / "scratch"), 0, True, PARENT
-    )
+    steps = Source(ARCHIVE, str(archive), True).steps(str(tmp_path / "data"), str(tmp_path / "scratch"), 0, True)
     assert steps[0].phase == "image"
     assert [type(step).__name__ for step in steps[1:]] == ["MakeScratch", "OpenOverlay"]
 

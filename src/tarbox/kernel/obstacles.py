@@ -2,8 +2,8 @@
 
     file PROGRAM; head -c 100 PROGRAM; uname -m
 
-The kernel can only say a number. Once a program couldn't be executed, a look at the container's files gives the reason in
-words: nothing by that name, a directory, no permission, made for another processor, a script whose interpreter is
+The kernel can only say a number. Once a program couldn't be executed, a look at the container's files gives the reason
+in words: nothing by that name, a directory, no permission, made for another processor, a script whose interpreter is
 missing.
 
 man 2 execve, man 5 elf

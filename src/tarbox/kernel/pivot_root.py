@@ -29,7 +29,7 @@ _MOVE_MOUNT_F_EMPTY_PATH = 4
 
 
 class AttachRoot(Step):
-    """Attach the container's root, in the slot "tree", over the caller's "/", where only this mount namespace sees it."""
+    """Attach the container's root (the slot "tree") over the caller's "/", where only this mount namespace sees it."""
 
     __slots__ = ()
 
