@@ -17,7 +17,7 @@ FORBIDDEN = {
 }  # fmt: skip
 
 # Modules of our own, and of Python's beyond those that it loads for `-I -S -c pass`.
-OWN_BUDGET = 68
+OWN_BUDGET = 69
 OTHERS_BUDGET = 14
 
 

@@ -15,10 +15,11 @@ import time
 
 import pytest
 
+from rows import perform
 from tarbox.errors import KernelError
 from tarbox.kernel import cgroups
 from tarbox.kernel.cgroups import groups
-from tarbox.plan.step import CHILD, PARENT, Slots
+from tarbox.plan.step import PARENT, RUNNER, Slots
 
 pytestmark = pytest.mark.root
 
@@ -48,10 +49,10 @@ class Box:
         self.remove()
 
     def join(self):
-        """What the child does, in the child."""
+        """What the runner does, in the process that is to join."""
         for step in self.steps:
-            if step.by == CHILD:
-                step.apply(self.slots)
+            if step.by == RUNNER:
+                perform(step.rows(self.slots))
 
     def run(self, *command, timeout=120):
         """Run a command in the groups; its status and output."""

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from rows import perform
 from tarbox.errors import KernelError, UnsupportedError
 from tarbox.kernel import cgroups
 from tarbox.kernel.cgroups import groups
@@ -152,9 +153,9 @@ def test_hybrid_joins_both_versions():
         for step in steps:
             if step.by == "parent":
                 step.apply(Slots())
-        joins = [step for step in steps if step.by == "child"]
+        joins = [step for step in steps if step.by == "runner"]
         shown = subprocess.check_output(
-            ["cat", "/proc/self/cgroup"], preexec_fn=lambda: [step.apply(Slots()) for step in joins], text=True
+            ["cat", "/proc/self/cgroup"], preexec_fn=lambda: [perform(step.rows(Slots())) for step in joins], text=True
         )
         assert f"0::/{name}\n" in shown
         assert f":pids:/{name}\n" in shown

@@ -11,9 +11,10 @@ import traceback
 
 import pytest
 
+from rows import perform
 from tarbox.errors import KernelError
 from tarbox.kernel.syscall import syscall
-from tarbox.kernel.terminal import BindConsole, OpenConsole, ReceiveConsole, UseStreams
+from tarbox.kernel.terminal import BindConsole, ChooseStreams, OpenConsole, UseStreams
 from tarbox.plan.step import Slots
 
 CLONE_NEWNS = 0x20000
@@ -22,7 +23,7 @@ MS_PRIVATE, MS_REC = 1 << 18, 1 << 14
 
 @pytest.fixture
 def apart(tmp_path):
-    """Runs a function with the slot "root" set, in a process with a mount namespace; its root has /dev and devpts."""
+    """Runs a function with the slot "tree" set, in a process with a mount namespace; its root has /dev and devpts."""
     root = tmp_path / "root"
     (root / "dev/pts").mkdir(parents=True)
 
@@ -39,7 +40,7 @@ def apart(tmp_path):
                 syscall("mount", b"devpts", os.fsencode(root / "dev/pts"), b"devpts", 0, options)
                 os.mknod(root / "dev/null", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
                 slots = Slots()
-                slots.give("root", os.open(root, os.O_PATH | os.O_DIRECTORY))
+                slots.give("tree", os.open(root, os.O_PATH | os.O_DIRECTORY))
                 function(slots, root)
             except BaseException:
                 os.write(writer, traceback.format_exc().encode())
@@ -71,7 +72,7 @@ def test_the_terminal_is_the_first_of_the_containers_own_devpts(apart):
 def test_dev_console_is_the_same_terminal(apart):
     def check(slots, root):
         OpenConsole().apply(slots)
-        BindConsole().apply(slots)
+        perform(BindConsole().rows(slots))
         assert os.stat(root / "dev/console").st_rdev == os.fstat(slots.take("terminal")).st_rdev
         console = os.open(root / "dev/console", os.O_WRONLY | os.O_NOCTTY)
         os.write(console, b"boot\n")
@@ -86,7 +87,7 @@ def test_a_link_at_dev_console_leads_nowhere_outside(apart, tmp_path):
     def check(slots, root):
         os.symlink(f"../../../../../../../..{victim}", root / "dev/console")
         OpenConsole().apply(slots)
-        BindConsole().apply(slots)
+        perform(BindConsole().rows(slots))
 
     apart(check)
     assert not victim.exists()
@@ -104,14 +105,13 @@ def test_a_file_in_the_place_of_ptmx_is_refused_with_what_to_do(apart):
 
 def test_the_size_and_utf8_mode_are_the_callers(apart):
     def check(slots, root):
-        OpenConsole().apply(slots)
         _, mine = os.openpty()
         termios.tcsetwinsize(mine, (33, 111))
         modes = termios.tcgetattr(mine)
         modes[0] |= 0o40000
         termios.tcsetattr(mine, termios.TCSANOW, modes)
         os.dup2(mine, 1)
-        ReceiveConsole().apply(slots)
+        OpenConsole().apply(slots)
         assert termios.tcgetwinsize(slots.take("terminal")) == (33, 111)
         assert termios.tcgetattr(slots.take("terminal"))[0] & 0o40000
 
@@ -122,7 +122,8 @@ def test_the_terminal_becomes_the_controlling_one_and_the_users(apart):
     def check(slots, root):
         OpenConsole().apply(slots)
         slots.found["uid"] = 1000
-        UseStreams(True, True).apply(slots)
+        ChooseStreams(True, True).apply(slots)
+        perform(UseStreams(True).rows(slots))
         assert os.getsid(0) == os.getpid() == os.tcgetpgrp(0)
         status = os.fstat(0)
         assert (status.st_uid, stat.S_IMODE(status.st_mode)) == (1000, 0o620)
@@ -135,7 +136,8 @@ def test_the_hosts_null_device_is_changed_for_the_containers(apart):
     def check(slots, root):
         for name, flags in (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY), ("stderr", os.O_WRONLY)):
             slots.give(name, os.open("/dev/null", flags))
-        UseStreams(True, False).apply(slots)
+        ChooseStreams(True, False).apply(slots)
+        perform(UseStreams(False).rows(slots))
         own = os.stat(root / "dev/null")
         for number in range(3):
             assert (os.fstat(number).st_dev, os.fstat(number).st_ino) == (own.st_dev, own.st_ino)
@@ -150,7 +152,7 @@ def test_a_file_in_the_place_of_the_containers_null_device_is_refused(apart):
         slots.give("stdout", 1)
         slots.give("stderr", 2)
         with pytest.raises(KernelError, match="isn't the null device"):
-            UseStreams(False, False).apply(slots)
+            ChooseStreams(False, False).apply(slots)
 
     apart(check)
 
@@ -161,7 +163,8 @@ def test_the_containers_user_owns_its_pipes(apart):
         slots.give("stdout", writer)
         slots.give("stderr", writer)
         slots.found["uid"] = 1000
-        UseStreams(False, False).apply(slots)
+        ChooseStreams(False, False).apply(slots)
+        perform(UseStreams(False).rows(slots))
         assert os.fstat(1).st_uid == os.fstat(reader).st_uid == 1000
 
     apart(check)
@@ -179,7 +182,8 @@ def test_streams_come_in_place_whatever_their_numbers_are(apart):
         slots.give("stdin", 2)
         slots.give("stdout", 0)
         slots.give("stderr", 1)
-        UseStreams(True, False).apply(slots)
+        ChooseStreams(True, False).apply(slots)
+        perform(UseStreams(False).rows(slots))
         for number in range(3):
             os.write(number, b"%d" % number)
             assert os.read(readers[number], 10) == b"%d" % number

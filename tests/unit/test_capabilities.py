@@ -60,7 +60,7 @@ def test_capabilities_that_a_newer_kernel_has_are_dropped_too():
     """Root would have them back at the next execve, whatever the permitted set says."""
     rows = BoundingSet(0).rows(Slots())
     assert [row.arguments[1] for row in rows] == list(range(64))
-    assert [row.arguments[1] for row in rows if not row.optional] == list(range(38))
+    assert [row.arguments[1] for row in rows if not row.on] == list(range(38))
     assert [row.arguments[1] for row in BoundingSet(0, 1 << 41 | 1).rows(Slots())] == [0, 41]
 
 

@@ -9,12 +9,12 @@ from tarbox.engine.options import RunOptions
 from tarbox.engine.run import explain
 from tarbox.plan.explain import render
 from tarbox.plan.plan import Plan
-from tarbox.plan.step import PARENT, RUNNER
+from tarbox.plan.step import PARENT
 
 WIDTH = 110
 
 GOLDEN = """\
-6 steps and 4 handovers make this container.
+5 steps make this container.
 $ is the same in a shell; where there is none, a shell can't do it. $ID is the container's id, new each time.
 
 == On the host ==
@@ -25,35 +25,32 @@ $ is the same in a shell; where there is none, a shell can't do it. $ID is the c
      $ mkdir $ID
      It has to be done  [true(1)]
 
+== What it will see as files ==
+
+   -- tarbox, outside --
+
+  2  do("open")
+     It has to be done  [true(1)]
+
 == A process, and namespaces of its own ==
 
    -- tarbox, outside --
 
-  2  do("fork")
+  3  do("fork")
      It has to be done  [true(1)]
 
 == What it will see as files ==
 
-   -- handed over from tarbox, outside to the container's first process --
+   -- handed over from tarbox, outside to the container's first process, inside, with the descriptors of tree --
 
-  3  do("console")
-     It has to be done  [true(1)]
-
-   -- handed over from the container's first process to tarbox, outside, with the descriptors of console --
-
-  4  do("size")
-     It has to be done  [true(1)]
-
-   -- handed over from tarbox, outside to the container's first process --
-
-  5  do("streams")
+  4  do("attach")
      It has to be done  [true(1)]
 
 == The program ==
 
-   -- handed over from the container's first process to the same process, after Python has gone --
+   -- the container's first process, inside --
 
-  6  do("execute")
+  5  do("execute")
      It has to be done  [true(1)]
 """
 
@@ -77,10 +74,16 @@ def told(*steps, id="5f3a"):
 
 def test_a_plan_is_told_by_phase_process_and_step():
     steps = [
-        OnHost("group 5f3a", PARENT), fork(), Pretend("console", gives=("console",)),
-        Pretend("size", PARENT, takes=("console",)), Pretend("streams"), Executing("execute", RUNNER),
+        OnHost("group 5f3a", PARENT), Pretend("open", PARENT, gives=("tree",)), fork(),
+        Pretend("attach", takes=("tree",)), Executing("execute"),
     ]  # fmt: skip
     assert told(*steps) == GOLDEN
+
+
+def test_many_descriptors_are_counted():
+    names = ("a", "b", "c", "d")
+    text = told(Pretend("open", PARENT, gives=names), fork(), Pretend("attach", takes=names))
+    assert "inside, with 4 open descriptors --" in text
 
 
 def lines_of(name):

@@ -11,7 +11,8 @@ import pytest
 import testhost
 from tarbox.errors import UnsupportedError
 from tarbox.kernel import runner, runner_image, syscall
-from tarbox.kernel.runner import CloseDescriptors, DeathSignal, Execute, execution, image, read_report
+from tarbox.kernel.program import Execute
+from tarbox.kernel.runner import CloseDescriptors, DeathSignal, execution, image, read_report
 from tarbox.plan.step import ANY, ARGUMENTS, ENVIRONMENT, Filter, Register, Row, Slots
 
 ADDRESS = 0x400000
@@ -219,10 +220,11 @@ def test_the_steps_rows_are_their_calls():
 
 def test_execute_gives_what_enter_takes_and_hides_values():
     step = Execute("/bin/sh", ("sh", "-c", "echo \udcff"), ("SECRET=abc", "B=2"))
-    assert step.program() == ([b"/bin/sh", b"sh", b"-c", b"echo \xff"], [b"SECRET=abc", b"B=2"])
+    assert step.program() == ([b"sh", b"-c", b"echo \xff"], [b"SECRET=abc", b"B=2"])
     assert "abc" not in step.call()
     assert "2 variables" in step.call()
-    assert step.rows(Slots()) == []
+    assert [row.name for row in step.rows(Slots())] == ["execve"]
+    assert Execute("sh", ("sh",), init=True, search="/a:/b").rows(Slots())[0].name == "init"
     assert step.shell().startswith("exec /bin/sh -c ")
     assert Execute("/bin/true", ("true",), init=True).shell() == "tini -- /bin/true"
 

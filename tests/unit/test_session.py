@@ -11,7 +11,7 @@ import pytest
 from tarbox.engine.session import Session
 from tarbox.engine.streams import Copy, are_one, may_cross
 from tarbox.errors import UsageError
-from tarbox.kernel.terminal import OpenConsole, ReceiveConsole, UseStreams
+from tarbox.kernel.terminal import ChooseStreams, OpenConsole, UseStreams
 
 
 @pytest.fixture
@@ -162,9 +162,9 @@ def test_a_copy_says_why_it_cant_read(opened, tmp_path):
 
 
 def test_the_steps_take_only_what_they_use():
-    assert UseStreams(True, True).takes() == ("terminal",)
-    assert UseStreams(True, False).takes() == ("root", "stdin", "stdout", "stderr")
-    assert UseStreams(False, False).takes() == ("root", "stdout", "stderr")
-    assert UseStreams(False, False).shell() == "exec </dev/null"
-    assert (OpenConsole().takes(), OpenConsole().gives()) == (("root",), ("console", "terminal"))
-    assert (ReceiveConsole().by, ReceiveConsole().takes()) == ("parent", ("console",))
+    assert ChooseStreams(True, True).takes() == UseStreams(True).takes() == ("terminal",)
+    assert ChooseStreams(True, False).takes() == ("tree", "stdin", "stdout", "stderr")
+    assert ChooseStreams(False, False).takes() == ("tree", "stdout", "stderr")
+    assert ChooseStreams(False, False).gives() == UseStreams(False).takes() == ("stream 0", "stream 1", "stream 2")
+    assert OpenConsole().takes() == ("tree",)
+    assert OpenConsole().gives() == ("console", "terminal", "place /dev/console")

@@ -83,11 +83,6 @@ def _look(slots: Slots, path: str) -> tuple[int | Register, str] | None:
     return place, ""
 
 
-def _opening(top: int | Register, rest: str, flags: int, on: tuple[tuple[int, int], ...]) -> Row:
-    how = paths.how_to_open(flags | os.O_PATH | os.O_CLOEXEC)
-    return Row("openat2", (top, os.fsencode(rest), how, len(how)), store=2, on=on)
-
-
 class MaskPaths(Step):
     """Hide files and directories of the container."""
 
@@ -119,9 +114,9 @@ class MaskPaths(Step):
                 rows += _covering(empty if S_ISDIR(os.fstat(slots.take(f"covered {path}")).st_mode) else null, top)
                 continue
             # As a directory, or as a file, or not there; the kernel's files have no links in them.
-            rows.append(_opening(top, rest, os.O_DIRECTORY, ((ENOENT, 5), (ENOTDIR, 2))))
+            rows.append(paths.opening(top, rest, 2, os.O_DIRECTORY, ((ENOENT, 5), (ENOTDIR, 2))))
             rows += _covering(empty, Register(2), skip=3)
-            rows.append(_opening(top, rest, 0, ((ENOENT, 2), (ENOTDIR, 2))))
+            rows.append(paths.opening(top, rest, 2, 0, ((ENOENT, 2), (ENOTDIR, 2))))
             rows += _covering(null, Register(2))
         return rows
 
@@ -162,7 +157,7 @@ class ReadOnlyPaths(Step):
                 continue
             top, rest = where
             if rest:
-                rows.append(_opening(top, rest, 0, ((ENOENT, 3), (ENOTDIR, 3))))
+                rows.append(paths.opening(top, rest, 2, 0, ((ENOENT, 3), (ENOTDIR, 3))))
             place = Register(2) if rest else top
             rows += [
                 Row("open_tree", (place, b"", clone), store=3),

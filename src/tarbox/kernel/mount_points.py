@@ -64,18 +64,16 @@ def refuse_proc(tree: paths.Tree, place: int | paths.Beyond, target: str) -> Non
         raise ImageError(f"{target} in the container leads into /proc", "nothing is mounted there: use another image")
 
 
-def place_rows(slots: Slots, slot: str, register: int = 2, flags: int = os.O_PATH) -> tuple[list[Row], int | Register]:
+def place_rows(slots: Slots, slot: str, register: int = 2, flags: int = 0) -> tuple[list[Row], int | Register]:
     """For a step of the runner: the rows that open a place which `FindPlace` found, and what then stands for it.
 
-    Nothing is opened where the parent has a descriptor of it already. register: where it is kept otherwise.
+    Nothing is opened where the parent has a descriptor of it already. register: where it is kept otherwise. flags: of
+    open(2), beside O_PATH.
     """
     beyond = slots.found.get(slot)
     if not isinstance(beyond, paths.Beyond):
         return [], slots.take(slot)
-    how = paths.how_to_open(flags | os.O_CLOEXEC)
-    path = os.fsencode(beyond.rest) or b"."
-    top = slots.argument(beyond.slot)
-    return [Row("openat2", (top, path, how, len(how)), store=register)], Register(register)
+    return [paths.opening(slots.argument(beyond.slot), beyond.rest, register, flags)], Register(register)
 
 
 class FindPlace(Step):

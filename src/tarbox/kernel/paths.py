@@ -16,6 +16,7 @@ from errno import EAGAIN, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOSYS, ENOTDIR
 from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from ..errors import KernelError, TarboxError
+from ..plan.step import Register, Row
 from .syscall import buffer, syscall
 
 TYPE_CHECKING = False
@@ -59,6 +60,15 @@ def open_in(root: int, path: str, flags: int = os.O_PATH, mode: int = 0) -> int:
 def how_to_open(flags: int, mode: int = 0, resolve: int = _RESOLVE) -> bytes:
     """The `struct open_how` of openat2(2), 24 bytes."""
     return flags.to_bytes(8, "little") + mode.to_bytes(8, "little") + resolve.to_bytes(8, "little")
+
+
+def opening(top: int | Register, path: str, register: int, flags: int = 0, on: tuple[tuple[int, int], ...] = ()) -> Row:
+    """The row by which the runner opens `path` below `top`, the top of a file system of the kernel's, as O_PATH.
+
+    register: where the descriptor is kept. on: as for `Row`.
+    """
+    how = how_to_open(flags | os.O_PATH | os.O_CLOEXEC)
+    return Row("openat2", (top, os.fsencode(path) or b".", how, len(how)), store=register, on=on)
 
 
 def make_directories(root: int, path: str, mode: int = 0o755) -> int:

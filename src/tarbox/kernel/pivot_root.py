@@ -131,7 +131,7 @@ class Enter(Step):
         return ("directory",)
 
     def rows(self, slots: Slots) -> list[Row]:
-        rows, place = place_rows(slots, "directory", flags=os.O_PATH | os.O_DIRECTORY)
+        rows, place = place_rows(slots, "directory", flags=os.O_DIRECTORY)
         return [*rows, Row("fchdir", (place,))]
 
     def explain(self, row: int, errno: int, slots: Slots) -> TarboxError:

@@ -115,12 +115,9 @@ class Execution:
             self.observe("step", spawn, PARENT)
         ours, theirs = self.machinery.pair()
         try:
-            table: Table = self.machinery.table(steps[first:], self.slots, theirs.fileno())
             try:
-                keep = [theirs.fileno(), *self.slots.descriptors.values()]
-                self.pid = self.machinery.spawn(steps[spawn], self.slots, table, keep)
+                counts = self._start(steps[spawn], steps[first:], theirs.fileno())
             finally:
-                table.close()
                 theirs.close()
             for index in range(spawn + 1, first):
                 self._do(index)
@@ -130,9 +127,18 @@ class Execution:
                 ours.send(KNOCK, [])  # it waits until these steps are done
             if self.meanwhile:
                 self.meanwhile()
-            self._await_program(ours, table.counts, first)
+            self._await_program(ours, counts, first)
         finally:
             ours.close()
+
+    def _start(self, step: Step, steps: Sequence[Step], errors: int) -> list[int]:
+        """Start the runner with these steps; returns how many rows each of them has."""
+        table: Table = self.machinery.table(steps, self.slots, errors)
+        try:
+            self.pid = self.machinery.spawn(step, self.slots, table, [errors, *self.slots.descriptors.values()])
+        finally:
+            table.close()
+        return table.counts
 
     def _await_program(self, channel: Channel, counts: list[int], first: int) -> None:
         """Wait until the program runs: the channel's other end closes by `execve`, or a report comes."""

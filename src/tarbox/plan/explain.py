@@ -23,15 +23,16 @@ _PHASES = {
 }
 _WHO = {
     PARENT: "tarbox, outside",
-    RUNNER: "the container's first process, which the kernel runs from a table of system calls",
+    RUNNER: "the container's first process, inside",
 }
 _WIDTH = 110
+_NAMED = 3  # descriptors that cross with a handover are named up to so many
 
 
 def render(plan: Plan, id: str) -> str:
     """The whole plan as text. Nothing is done for it. id: the container's, which the text calls $ID."""
     lines = [
-        f"{len(plan.steps)} steps and {len(plan.handovers)} handovers make this container.",
+        f"{len(plan.steps)} steps make this container.",
         "$ is the same in a shell; where there is none, a shell can't do it. $ID is the container's id, new each time.",
     ]
     phase = who = ""
@@ -51,7 +52,10 @@ def render(plan: Plan, id: str) -> str:
 
 
 def _handover(handover: Handover) -> str:
-    crossing = f", with the descriptors of {', '.join(handover.slots)}" if handover.slots else ""
+    slots = handover.slots
+    crossing = f", with the descriptors of {', '.join(slots)}" if slots else ""
+    if len(slots) > _NAMED:
+        crossing = f", with {len(slots)} open descriptors"
     return f"handed over from {_WHO[handover.sender]} to {_WHO[handover.receiver]}{crossing}"
 
 
