@@ -6,12 +6,16 @@ import errno
 import fcntl
 import os
 import select
+import shutil
 import signal
+import subprocess
 import threading
 
 import pytest
 
+import testhost
 from entered import CLONE_NEWPID, CLOSE, SH, ending
+from rows import in_child
 from tarbox.errors import KernelError
 from tarbox.kernel import runner
 from tarbox.kernel.runner import executable, image, spawn
@@ -129,6 +133,9 @@ def test_it_gets_the_kept_descriptors_and_no_others(way, pipes, tmp_path):
 
 
 def test_only_the_first_three_are_open_in_the_runner_beside_the_kept(way, pipes):
+    """Not even what this process was started with."""
+    inherited = os.dup(0)
+    os.set_inheritable(inherited, True)
     rows = [Row("nanosleep", ((60).to_bytes(16, "little"), 0))]
     pid, pidfd = pipes.start(rows)
     try:
@@ -136,7 +143,19 @@ def test_only_the_first_three_are_open_in_the_runner_beside_the_kept(way, pipes)
         assert os.readlink(f"/proc/{pid}/exe") == "/memfd:runner (deleted)"
     finally:
         os.kill(pid, signal.SIGKILL)
+        os.close(inherited)
     pipes.end(pid, pidfd)
+
+
+def test_process_1_keeps_no_descriptor_and_the_program_none_either(way, pipes):
+    rows = [Row("openat", (-100, b"/usr", os.O_PATH, 0), store=9), Row("init", ())]
+    kept = os.open("/usr", os.O_PATH)
+    try:
+        code, report, output = pipes(rows, b"-c", b"ls /proc/$$/fd /proc/$PPID/fd | grep -v :", keep=(kept,))
+    finally:
+        os.close(kept)
+    assert (code, report) == (0, None)
+    assert output.split() == ["0", "1", "2"] * 2
 
 
 @pytest.mark.parametrize(
@@ -151,22 +170,20 @@ def test_flags_that_the_kernel_refuses_leave_nothing(way, pipes, flags, number):
     assert (descriptors(), children()) == before
 
 
-def test_no_room_for_a_namespace_leaves_nothing(way, pipes):
-    pipes.program = executable(image([], pipes.errors))
-    with open("/proc/sys/user/max_uts_namespaces", "r+") as limit:
-        usual = limit.read()
-        limit.write("0")
-        limit.flush()
+def test_no_room_for_a_namespace_leaves_nothing(way):
+    def attempt():
+        program = executable(image([], 2))
+        syscall("unshare", CLONE_NEWUSER)  # its limits are its own
+        with open("/proc/sys/user/max_uts_namespaces", "w") as limit:
+            limit.write("0")
         before = descriptors(), children()
         try:
-            with pytest.raises(KernelError) as raised:
-                spawn(pipes.program, [b"sh"], [], CLONE_NEWUTS, [])
-        finally:
-            limit.seek(0)
-            limit.write(usual)
-    assert (raised.value.call, raised.value.errno) == ("clone3", errno.ENOSPC)
-    assert len(descriptors()) + 1 == len(before[0])
-    assert children() == before[1]
+            spawn(program, [b"sh"], [], CLONE_NEWUTS, [])
+        except KernelError as error:
+            return error.call, error.errno, (descriptors(), children()) == before
+        return None
+
+    assert in_child(attempt) == ("clone3", errno.ENOSPC, True)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +223,6 @@ def test_a_descriptor_to_keep_that_is_not_open_is_an_error(way, pipes):
 @pytest.mark.parametrize("user", [0, PLAIN_USER])
 def test_in_a_new_user_namespace_it_keeps_all_capabilities(way, user):
     """Until its ids are mapped, which its user may do when the program is readable."""
-    from rows import in_child
 
     def attempt():
         if user:
@@ -232,6 +248,7 @@ def test_in_a_new_user_namespace_it_keeps_all_capabilities(way, user):
 
 
 def test_three_hundred_leave_nothing_behind(way):
+    others = children()
     program = executable(image([Row("exit_group", (7,))], 2))
     try:
         for turn in range(300):
@@ -244,7 +261,7 @@ def test_three_hundred_leave_nothing_behind(way):
         assert mappings() <= before[1] + 3  # of Python's own
     finally:
         os.close(program)
-    assert not children()
+    assert children() == others
 
 
 def mappings():
@@ -255,7 +272,7 @@ def mappings():
 def test_the_code_can_t_be_written_to(pipes):
     assert pipes([], b"-c", b"exit 0")[0] == 0
     with open("/proc/self/maps") as stream:
-        assert [line.split()[1] for line in stream if "memfd:spawn" in line] == ["r-xp"]
+        assert {line.split()[1] for line in stream if "memfd:spawn" in line} == {"r-xp"}
 
 
 def test_a_thread_is_not_disturbed(pipes):
@@ -295,3 +312,63 @@ def test_it_is_born_in_the_control_group(way, pipes):
         assert (raised.value.call, raised.value.errno) == ("clone3", errno.EBADF)
     finally:
         os.close(folder)
+
+
+# --- The other processor ----------------------------------------------------------------------------------------------
+
+AROUND = """
+        .globl  _start
+        .text
+_start: adr     x0, args
+        mov     x1, #88
+        adr     x2, what
+        bl      spawn
+        mov     x8, #94
+        svc     #0
+        .balign 8
+args:   .quad   {flags}
+what:   .quad   {program}, argv, envp, 0, {keep}, -1
+argv:   .quad   name, option, script, 0
+envp:   .quad   0
+name:   .asciz  "sh"
+option: .asciz  "-c"
+script: .asciz  "ls /proc/self/fd; grep CapAmb /proc/self/status"
+        .balign 8
+spawn:
+"""
+SCHED_YIELD = 124
+
+
+@pytest.mark.parametrize(
+    ("flags", "missing", "expected"),
+    [(0, False, (0, "0" * 16)), (CLONE_NEWUSER, False, (0, "f")), (0, True, (127, None))],
+    ids=["descriptors", "capabilities", "no program"],
+)
+def test_aarch64_does_in_the_child_what_x86_64_does(tmp_path, flags, missing, expected):
+    """The emulator has no clone3, so this process is the child: a call that returns 0 stands for it."""
+    qemu = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
+    if not qemu or not shutil.which("aarch64-linux-gnu-ld"):
+        pytest.skip("qemu-aarch64 or its binutils aren't installed (Debian: qemu-user-static)")
+    source = (testhost.CHECKOUT / "src" / "tarbox" / "kernel" / "spawn-aarch64.S").read_text()
+    assert "CLONE3, 435" in source
+    source = source.replace("CLONE3, 435", f"CLONE3, {SCHED_YIELD}")
+    program, kept, other = (os.open(SH, os.O_RDONLY), os.open("/usr", os.O_PATH), os.open("/usr", os.O_PATH))
+    numbers = {"flags": flags, "program": 1000 if missing else program, "keep": kept}
+    for number in (program, kept, other):
+        os.set_inheritable(number, True)
+    try:
+        (tmp_path / "around.S").write_text(AROUND.format(**numbers) + source)
+        made, linked = tmp_path / "around.o", tmp_path / "around"
+        subprocess.run(["aarch64-linux-gnu-as", "-o", made, tmp_path / "around.S"], check=True)
+        subprocess.run(["aarch64-linux-gnu-ld", "-N", "-o", linked, made], check=True)
+        done = subprocess.run([qemu, linked], capture_output=True, text=True, close_fds=False, timeout=60)
+    finally:
+        for number in (program, kept, other):
+            os.close(number)
+    code, ambient = expected
+    assert done.returncode == code, done.stderr
+    if code == 0:
+        *numbers_open, _, mask = done.stdout.split()
+        assert set(map(int, numbers_open)) - {3} == {0, 1, 2, kept}  # ls has one open itself
+        assert ambient in mask
+        assert (mask == "0" * 16) is (flags == 0)
