@@ -18,7 +18,7 @@ from tarbox.kernel.capabilities import BoundingSet, Capabilities
 from tarbox.kernel.credentials import LARGEST_FILE, Credentials, LookUpUser
 from tarbox.kernel.keyring import NewKeyring
 from tarbox.kernel.no_new_privs import NoNewPrivileges
-from tarbox.plan.step import Slots
+from tarbox.plan.step import Row, Slots
 
 DEFAULT = capabilities.mask(defaults.CAPABILITIES)
 SLOTS = Slots()
@@ -134,7 +134,7 @@ def test_capabilities_in_a_user_namespace_without_setgroups():
     def body():
         os.setresgid(1000, 1000, 1000)
         os.setresuid(1000, 1000, 1000)
-        perform([type("Unshare", (), {"name": "unshare", "arguments": (0x10000000,), "optional": False})])
+        perform([Row("unshare", (0x10000000,))])
         # Unmapped ids can't be set; 65534 is what they show as.
         perform(BoundingSet(DEFAULT).rows(SLOTS))
         perform(Capabilities(DEFAULT, DEFAULT).rows(SLOTS))
