@@ -78,7 +78,7 @@ class Execute(Step):
         return [Row("init", ()), *rows] if self.init else rows
 
     def explain(self, row: int, errno: int, slots: Slots) -> TarboxError:
-        if self.init and row == 0:
+        if row == 0 and self.init:
             return KernelError("clone", ("SIGCHLD",), errno)
         from .mount_points import tree_of
         from .obstacles import explain

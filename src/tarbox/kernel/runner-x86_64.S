@@ -29,6 +29,7 @@
         .set    GETSID, 124
         .set    RT_SIGTIMEDWAIT, 128
         .set    EXIT_GROUP, 231
+        .set    CLOSE_RANGE, 436
 
         .set    EINTR, 4
         .set    SIG_SETMASK, 2
@@ -145,7 +146,12 @@ special:
         jz      child
 
         mov     %rax, %rbx                      # from here on: the child
-        mov     $CLOSE, %eax                    # else whoever waits for a report would wait for ever
+        mov     $CLOSE_RANGE, %eax              # all but the standard ones: the container sees /proc/1/fd
+        mov     $3, %edi
+        mov     $-1, %esi
+        xor     %edx, %edx
+        syscall
+        mov     $CLOSE, %eax                    # a filter may refuse that: whoever waits for a report would wait for ever
         mov     (%r14), %rdi
         syscall
 

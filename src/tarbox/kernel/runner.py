@@ -5,7 +5,7 @@ which a container could open, and giving up privileges one by one would leave Py
 some 600 bytes, executed from a sealed memory file, makes the system calls from a table, row by row. The last of them
 executes the container's program:
 
-    unshare --mount --pid --fork … sh -c 'mount …; pivot_root …; exec setpriv --bounding-set … -- /bin/sh'
+    unshare --mount --pid --fork … sh -c 'mount …; pivot_root …; exec setpriv --no-new-privs -- /bin/sh'
 
 man 2 memfd_create, man 2 clone3, man 2 execveat, man 2 execve; runner_image.py and runner-x86_64.S are the program
 """
@@ -61,8 +61,8 @@ def spawn(
     The caller has all signals blocked: until the program runs, its process shares this one's memory, and a handler
     that ran there would change it. They are still blocked when the program starts, and what Python ignores is ignored.
     program: its descriptor, which may be closed on exec. arguments: what it is given, its own name first. environment:
-    NAME=value each. flags: CLONE_NEW…, as of clone3. keep: descriptors from 3 up that the program gets though they are
-    closed on exec; in this process they stay as they are. cgroup: the descriptor of the group that it is born in.
+    NAME=value each. flags: CLONE_NEW…, as of clone3. keep: descriptors from 3 up that the program gets; it gets no
+    others, and in this process all stay as they are. cgroup: the descriptor of the group that it is born in.
     In a new user namespace it has all capabilities, made ambient: no id is mapped yet that would let it keep them.
     Raises KernelError of "clone3" or of "execveat"; then there is no process.
     """
@@ -75,8 +75,7 @@ def spawn(
     # What spawn-x86_64.S takes; the zero is for the errno.
     what = (program, argument_pointers, environment_pointers, 0, *keep, -1)
     clone_at = start + 8 * len(what)
-    # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, its size, tls, set_tid, its size, and
-    # cgroup
+    # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, size, tls, set_tid, size, cgroup
     flags |= CLONE_PIDFD | (CLONE_INTO_CGROUP if cgroup >= 0 else 0)
     sharing = (flags | CLONE_VM | CLONE_VFORK, pidfd_at, 0, 0, SIGCHLD, 0, 0, 0, 0, 0, max(cgroup, 0))
     view = memoryview(memory).cast("B")
@@ -116,6 +115,7 @@ def _fork(
             try:
                 if flags & CLONE_NEWUSER:
                     _make_capabilities_ambient()
+                syscall("close_range", 3, _EVERY, CLOSE_RANGE_CLOEXEC)
                 for descriptor in keep:
                     fcntl.fcntl(descriptor, fcntl.F_SETFD, 0)
                 syscall("execveat", program, b"", argument_pointers, environment_pointers, AT_EMPTY_PATH)
@@ -177,18 +177,15 @@ def execution(candidates: list[bytes]) -> list[Row]:
 
     candidates: paths. A file that may not be executed counts as missing, as it does for execvp(3).
     """
-    rows = []
-    for candidate in candidates:
+    rows: list[Row] = []
+    for at, candidate in enumerate(candidates, 1):
         shown = f'execve("{os.fsdecode(candidate)}", argv, envp)'
-        passing: list[tuple[tuple[int, int], ...]] = [
-            ((codes.ENOENT, 1), (ANY, 0)),
-            ((codes.EACCES, 0), (codes.ENOTDIR, 0)),
-        ]
-        if candidate is candidates[-1]:
-            passing = [()]
-        # A row has room for two errnos: the second makes the same call for the others.
-        rows += [Row("execve", (candidate, ARGUMENTS, ENVIRONMENT), shown, on=on) for on in passing]
-    return rows
+        if at == len(candidates):
+            return [*rows, Row("execve", (candidate, ARGUMENTS, ENVIRONMENT), shown)]
+        # A row has room for two errnos: the second row makes the same call for the others.
+        for_two = ((codes.ENOENT, 1), (ANY, 0)), ((codes.EACCES, 0), (codes.ENOTDIR, 0))
+        rows += [Row("execve", (candidate, ARGUMENTS, ENVIRONMENT), shown, on=on) for on in for_two]
+    raise ValueError("there is no program to execute")
 
 
 def enter(

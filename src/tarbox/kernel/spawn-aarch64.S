@@ -8,9 +8,11 @@
         .equ    PRCTL, 167
         .equ    EXECVEAT, 281
         .equ    CLONE3, 435
+        .equ    CLOSE_RANGE, 436
 
         .equ    F_SETFD, 2
         .equ    AT_EMPTY_PATH, 0x1000
+        .equ    CLOSE_RANGE_CLOEXEC, 4
         .equ    CLONE_NEWUSER_BIT, 28
         .equ    PR_CAP_AMBIENT, 47
         .equ    PR_CAP_AMBIENT_RAISE, 2
@@ -41,6 +43,12 @@ raise:  mov     x0, #PR_CAP_AMBIENT
         tbz     x0, #63, raise                  // EINVAL: there is no such capability any more
 
 descriptors:
+        mov     x0, #3                          // those that this process was started with, too
+        mov     w1, #-1
+        mov     x2, #CLOSE_RANGE_CLOEXEC
+        mov     x8, #CLOSE_RANGE
+        svc     #0
+        tbnz    x0, #63, failed
         add     x19, x9, #32                    // x19 is the child's own, too: it never returns
 keep:   ldr     x0, [x19], #8
         tbnz    x0, #63, execute

@@ -16,9 +16,11 @@
         .set    PRCTL, 157
         .set    EXECVEAT, 322
         .set    CLONE3, 435
+        .set    CLOSE_RANGE, 436
 
         .set    F_SETFD, 2
         .set    AT_EMPTY_PATH, 0x1000
+        .set    CLOSE_RANGE_CLOEXEC, 4
         .set    CLONE_NEWUSER_BIT, 28
         .set    PR_CAP_AMBIENT, 47
         .set    PR_CAP_AMBIENT_RAISE, 2
@@ -51,6 +53,13 @@ raise:  mov     $PR_CAP_AMBIENT, %edi
         jns     raise
 
 descriptors:
+        mov     $3, %edi                        # those that this process was started with, too
+        mov     $-1, %esi
+        mov     $CLOSE_RANGE_CLOEXEC, %edx
+        mov     $CLOSE_RANGE, %eax
+        syscall
+        test    %rax, %rax
+        js      failed
         lea     32(%r9), %rbx                   # %rbx is the child's own, too: it never returns
 keep:   mov     (%rbx), %rdi
         test    %rdi, %rdi

@@ -50,6 +50,9 @@ def table(steps: Sequence[Step], slots: Slots, errors: int) -> Table:
         made = step.rows(slots)
         if isinstance(step, DeathSignal):  # a parent that died before it was set sends none; then this row fails
             made.append(Row("write", (errors, KNOCK, len(KNOCK)), "write(parent)"))
+        if isinstance(step, Execute) and step.init:
+            rows += (closing := _closing(errors))
+            counts[-1] += len(closing)
         rows += made
         counts.append(len(made))
     last = steps[-1]
@@ -59,6 +62,12 @@ def table(steps: Sequence[Step], slots: Slots, errors: int) -> Table:
     if home is not None and not any(variable.startswith(b"HOME=") for variable in environment):
         environment.append(b"HOME=" + os.fsencode(str(home)))
     return Table(runner.executable(runner.image(rows, errors)), counts, arguments, environment)
+
+
+def _closing(errors: int) -> list[Row]:
+    """Close all but the channel: an init executes nothing that would, and its descriptors are its children's to see."""
+    ranges = ((3, errors - 1), (errors + 1, 0xFFFFFFFF))
+    return [Row("close_range", (first, last, 0)) for first, last in ranges if first <= last]
 
 
 def spawn(step: Step, slots: Slots, table: Table, keep: list[int]) -> int:
