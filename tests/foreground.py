@@ -34,10 +34,11 @@ def _parse() -> argparse.Namespace:
 
 
 def main() -> int:
+    from rows import perform
     from tarbox.engine import session
     from tarbox.errors import UnsupportedError, UsageError
     from tarbox.kernel import signals
-    from tarbox.kernel.terminal import OpenConsole, UseStreams
+    from tarbox.kernel.terminal import ChooseStreams, OpenConsole, UseStreams
     from tarbox.plan.step import Slots
 
     asked = _parse()
@@ -51,21 +52,23 @@ def main() -> int:
     signals.block_all()
     slots = Slots()
     slots.descriptors.update(ours.slots())
-    slots.give("root", os.open("/", os.O_PATH | os.O_DIRECTORY))
+    slots.give("tree", os.open("/", os.O_PATH | os.O_DIRECTORY))
     if asked.terminal:
         OpenConsole().apply(slots)
+    ChooseStreams(asked.interactive, asked.terminal).apply(slots)
     pid = os.fork()
     if pid == 0:
         try:
-            UseStreams(asked.interactive, asked.terminal).apply(slots)
+            perform(UseStreams(asked.terminal).rows(slots))
             for number in signals.ignored():
                 signal.signal(number, signal.SIG_DFL)
             signals.set_mask(bytes(8))
             os.execvp(asked.command[0], asked.command)
         finally:
             os._exit(127)
-    if asked.terminal:
-        os.close(slots.take("terminal"))
+    for name in ("terminal", "stream 0", "stream 1", "stream 2"):
+        if name in slots.descriptors:
+            os.close(slots.take(name))
 
     def fail() -> None:
         raise RuntimeError("it can't be thawed")
@@ -81,7 +84,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(MAIN.parent.parent / "src"))
+    sys.path[:0] = [str(MAIN.parent.parent / "src"), str(MAIN.parent)]
     while (spare := os.open("/dev/null", os.O_RDWR)) < 3:  # as the command does for what its caller closed
         pass
     os.close(spare)

@@ -169,7 +169,8 @@ def test_no_program_of_the_hosts_is_called(plain_tarbox, image, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     started = re.findall(r'execve(?:at)?\((?:\d+, )?"([^"]*)"', log.read_text())
-    assert started[1:] in (["", "/usr/bin/true"], ["", "/bin/true"]), started
+    tried = [name for name in started[1:] if not name.endswith("/true")]
+    assert tried == [""], started  # the runner, and then the places where the program may be, one of which is it
 
 
 def test_nothing_is_left(plain_tarbox, image):

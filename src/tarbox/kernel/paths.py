@@ -330,9 +330,15 @@ class _Walk:
         """Go on in what lies over the place `over`; the final descriptor when that is a file, or out of reach."""
         top = self.mounted[over]
         if isinstance(top, str):
-            rest = [part for part in self.rest[::-1] if part not in ("", ".")]
-            if ".." in rest:
-                raise OSError(ELOOP, os.strerror(ELOOP))
+            rest: list[str] = []  # no link of an image's is in there, so that ".." is what it looks like
+            for done, part in enumerate(ahead := self.rest[::-1], 1):
+                if part == ".." and not rest:
+                    self.rest = ahead[done:][::-1]
+                    return None
+                if part == "..":
+                    rest.pop()
+                elif part not in ("", "."):
+                    rest.append(part)
             wanted = "/".join([over, *rest])
             point = longest(self.mounted, wanted)
             if point != over:  # what nobody can reach yet has something on it that can be

@@ -45,7 +45,7 @@ def pair() -> tuple[channel.Channel, channel.Channel]:
 def table(steps: Sequence[Step], slots: Slots, errors: int) -> Table:
     """Turn the runner's steps into its table. errors: the descriptor to which it reports."""
     rows: list[Row] = []
-    counts = []
+    counts: list[int] = []
     for step in steps:
         made = step.rows(slots)
         if isinstance(step, DeathSignal):  # a parent that died before it was set sends none; then this row fails
