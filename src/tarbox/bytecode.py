@@ -2,149 +2,219 @@
 
     src/tarbox/__pycache__/tarbox.cpython-311.modules
 
-Python keeps the compiled form of each module in a file of its own, and asks the file system several times before it
-finds it. For a command that imports sixty small modules and then runs for some milliseconds, that is a tenth of its
-time. The file here holds the same bytes, copied from Python's own files, each with the time and size of its source.
-What no longer fits its source, or isn't in it, is imported in the ordinary way, and the file is written anew at the
-end.
+Python keeps the compiled form of each module in a file of its own, asks the file system several times before it finds
+it, and spends as long again on locks and on asking around who might know the module. For a command that imports sixty
+small modules and then runs for some milliseconds, that is a good part of its time. The file here holds the same code,
+in groups: a module, and whatever else its import brought along, in the order in which they were ready. When such a
+module is imported, the others are made at once, without a question, so that its `import` statements find them there.
+
+Each source's time and size are kept and compared. A group with a changed source isn't used, what isn't in the file is
+imported in the ordinary way, and the file is written anew at the end: see `bytecode_file`.
 
 https://docs.python.org/3/reference/import.html#finders-and-loaders, PEP 3147
 """
 
-from __future__ import annotations
-
+# Annotations are quoted here: the module __future__ is one of those that come from the file.
 import marshal
 import os
 import sys
-from _frozen_importlib import ModuleSpec
-from _frozen_importlib_external import MAGIC_NUMBER
+
+try:
+    from _frozen_importlib import ModuleSpec
+    from _frozen_importlib_external import MAGIC_NUMBER, spec_from_file_location
+except ImportError:  # another Python than CPython, or one that moved its private parts
+    from importlib.machinery import ModuleSpec
+    from importlib.util import MAGIC_NUMBER, spec_from_file_location
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import CodeType, ModuleType
 
-    # by name: is a package; path of the source; its time and size; where the code is in the file, and how long
-    Index = dict[str, tuple[bool, str, bytes, int, int]]
+    # A module of a group: its name; the path of its source; that one's time and size; whether it is a package
+    Member = tuple[str, str, tuple[int, int], bool]
+    # by the name of its last member: the members, and where their code is in the file, and how long
+    Groups = dict[str, tuple[tuple[Member, ...], int, int]]
+    # by name: the path of a module that is machine code, as stat(2) knows it
+    Extensions = dict[str, tuple[str, tuple[int, int]]]
 
-_PACKAGE = os.path.dirname(os.path.abspath(__file__))
-_FILE = f"{_PACKAGE}/__pycache__/tarbox.{sys.implementation.cache_tag}.modules"
-_HEAD = len(MAGIC_NUMBER) + 8  # the magic number of Python's bytecode, and the length of the index
+PACKAGE = os.path.dirname(os.path.abspath(__file__))
+FILE = f"{PACKAGE}/__pycache__/tarbox.{sys.implementation.cache_tag}.modules"
+_MODULE = type(sys)
+HEAD = len(MAGIC_NUMBER) + 8  # the magic number of Python's bytecode, and the length of the index
+WRITER = "tarbox.bytecode_file"
+PYTHON = f"{sys.version} {sys.base_exec_prefix}"  # whose machine code it is
 
 
 class Modules:
-    """A finder for `sys.meta_path`, and the loader of what it finds."""
+    """A finder for `sys.meta_path`, and the loader of what it finds.
 
-    __slots__ = ("descriptor", "early", "index", "start")
+    done: the modules that were made since the outermost import that is going on began, in order. imports: for each
+    outermost import that has ended, what it brought along. fresh: whether any of that wasn't in the file.
+    """
 
-    def __init__(self) -> None:
-        self.descriptor = -1
-        self.early = frozenset(sys.modules)  # what was imported before this can't come from here
-        self.index: Index = {}
+    __slots__ = ("_codes", "_depth", "_facts", "descriptor", "done", "extensions", "fresh", "groups", "imports", "start")
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.groups: "Groups" = {}
+        self.extensions: "Extensions" = {}
         self.start = 0  # of the code in the file
+        self.done: list[str] = []
+        self.imports: dict[str, tuple[str, ...]] = {}
+        self.fresh = False
+        self._depth = 0
+        self._codes: "dict[str, CodeType]" = {}  # what was read and hasn't run yet
+        self._facts: "dict[str, Member]" = {}
+        if descriptor < 0:
+            return
         try:
-            self.descriptor = os.open(_FILE, os.O_RDONLY | os.O_CLOEXEC)
-            head = os.read(self.descriptor, _HEAD)
-            length = os.fstat(self.descriptor).st_size
+            head = os.read(descriptor, HEAD)
+            length = os.fstat(descriptor).st_size
             size = int.from_bytes(head[-8:], "little")
-            if len(head) == _HEAD and head.startswith(MAGIC_NUMBER) and size < length:
-                index: Index = marshal.loads(os.read(self.descriptor, size))
-                self.start = _HEAD + size
-                if self.start + sum(entry[4] for entry in index.values()) == length:  # and not cut short
-                    self.index = index
-        except (OSError, EOFError, ValueError, TypeError):  # not there, or no such file
+            if len(head) == HEAD and head.startswith(MAGIC_NUMBER) and size < length:
+                groups, extensions, python = marshal.loads(os.read(descriptor, size))
+                self.start = HEAD + size
+                if self.start + sum(group[2] for group in groups.values()) == length:  # and not cut short
+                    self.groups = groups
+                    self.extensions = extensions if python == PYTHON else {}
+        except (OSError, EOFError, ValueError, TypeError):  # no such file
             pass
 
     def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
         """The module, when it is kept here and its source is still the one it was made of."""
-        entry = self.index.get(name)
-        if entry is None or _stamp(entry[1]) != entry[2]:
-            return None
-        spec = ModuleSpec(name, self, origin=entry[1], is_package=entry[0])  # type: ignore[arg-type]
-        spec.has_location = True
-        spec.cached = _FILE
-        if entry[0]:
-            spec.submodule_search_locations = [os.path.dirname(entry[1])]
-        return spec
+        if name in self._codes or (name in self.groups and self._read(name)):
+            return self._spec(self._facts[name])
+        if name in self.extensions:
+            file, stamp = self.extensions[name]
+            if stamp_of(file) == stamp:
+                return spec_from_file_location(name, file)
+        elif name.startswith("tarbox.") and name != WRITER:
+            from .bytecode_file import recorded
+
+            return recorded(self, name, path)
+        return None
 
     def create_module(self, spec: ModuleSpec) -> None:
         """As Python makes one."""
 
-    def exec_module(self, module: ModuleType) -> None:
-        """Run the module's code."""
-        exec(self._code(module.__name__), module.__dict__)
+    def exec_module(self, module: "ModuleType") -> None:
+        """Run the module's code, after that of the modules which its import brings along."""
+        name = module.__name__
+        ended = ""
+        self.begin()
+        try:
+            if name in self.groups:
+                for member in self.groups[name][0]:
+                    self._bring(member)
+            exec(self._codes.pop(name), module.__dict__)
+            ended = name
+        finally:
+            self.end(ended)
 
-    def _code(self, name: str) -> CodeType:
-        at, size = self.index[name][3:]
-        code: CodeType = marshal.loads(os.pread(self.descriptor, size, self.start + at))
-        return code
+    def _bring(self, member: "Member") -> None:
+        """Make another module of a group as the import system would, unless it is there or its package isn't ready."""
+        name, source, _, package = member
+        above, _, last = name.rpartition(".")
+        loaded = sys.modules
+        if name in loaded or name not in self._codes or above not in loaded:
+            return
+        module = loaded[name] = _MODULE(name)
+        module.__spec__ = spec = self._spec(member)
+        module.__loader__ = self  # type: ignore[assignment]
+        module.__file__ = source
+        module.__cached__ = FILE
+        module.__package__ = above
+        if package:
+            module.__package__ = name
+            module.__path__ = spec.submodule_search_locations  # type: ignore[assignment]
+        try:
+            exec(self._codes.pop(name), module.__dict__)
+        except BaseException:
+            del loaded[name]
+            raise
+        setattr(loaded[above], last, module)
+        self.done.append(name)
+
+    def begin(self) -> None:
+        """The import of a module begins."""
+        self._depth += 1
+
+    def end(self, name: str) -> None:
+        """The import of a module has ended. name: "" when it failed."""
+        if name:
+            self.done.append(name)
+        self._depth -= 1
+        if not self._depth:
+            if name:
+                self.imports[name] = tuple(self.done)
+            self.done.clear()
+
+    def _spec(self, member: "Member") -> ModuleSpec:
+        name, source, _, package = member
+        spec = ModuleSpec(name, self, origin=source, is_package=package)  # type: ignore[arg-type]
+        spec.has_location = True
+        spec.cached = FILE
+        if package:
+            spec.submodule_search_locations = [os.path.dirname(source)]
+        return spec
+
+    def _read(self, name: str) -> bool:
+        """Read the code of a group; False, and it is forgotten, when a source has changed."""
+        members, at, size = self.groups[name]
+        if fits(members):
+            try:
+                codes = marshal.loads(os.pread(self.descriptor, size, self.start + at))
+                for member, code in zip(members, codes, strict=True):
+                    self._facts[member[0]] = member
+                    self._codes[member[0]] = code
+                return True
+            except (OSError, EOFError, ValueError, TypeError):  # it was damaged
+                pass
+        del self.groups[name]
+        return False
 
     def close(self) -> None:
         """Let go of the file, and write it anew when modules were imported that it doesn't have."""
-        fresh = {
-            name: compiled
-            for name, module in list(sys.modules.items())
-            if name.startswith("tarbox.") and name not in self.early and (compiled := _compiled(module)) is not None
-        }
-        if fresh and os.access(_PACKAGE, os.W_OK) and os.stat(_PACKAGE).st_uid == os.geteuid():
-            for name, (package, source, stamp, at, size) in self.index.items():
-                if name not in fresh and _stamp(source) == stamp:
-                    fresh[name] = package, source, stamp, os.pread(self.descriptor, size, self.start + at)
-            _write(fresh)
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)  # type: ignore[arg-type]
+        if self.fresh and os.access(PACKAGE, os.W_OK) and os.stat(PACKAGE).st_uid == os.geteuid():
+            from .bytecode_file import write
+
+            write(self)
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
 
 
 def install() -> Modules:
-    """Put the finder before all others."""
-    modules = Modules()
-    sys.meta_path.insert(0, modules)
+    """Put the finder before all others, unless it is there."""
+    for finder in sys.meta_path:
+        if isinstance(finder, Modules):
+            return finder
+    try:
+        descriptor = os.open(FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        descriptor = -1
+    modules = Modules(descriptor)
+    sys.meta_path.insert(0, modules)  # type: ignore[arg-type]
     return modules
 
 
-def _stamp(source: str) -> bytes:
-    """The time and size of a source as a compiled file has them."""
+def fits(members: "Sequence[Member]") -> bool:
+    """Whether the sources of a group's members are still those that its code was made of."""
+    for _, source, stamp, _ in members:
+        if stamp_of(source) != stamp:
+            return False
+    return True
+
+
+def stamp_of(source: str) -> tuple[int, int]:
+    """The time and size of a source; (0, 0) when it isn't there."""
     try:
         facts = os.stat(source)
     except OSError:
-        return b""
-    return (int(facts.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (facts.st_size & 0xFFFFFFFF).to_bytes(4, "little")
-
-
-def _compiled(module: ModuleType) -> tuple[bool, str, bytes, bytes] | None:
-    """A module that Python imported in its own way: what the index has of it, and its code."""
-    spec = module.__spec__
-    if spec is None or not spec.origin or not spec.cached or spec.cached == _FILE:
-        return None
-    try:
-        with open(spec.cached, "rb") as file:
-            data = file.read()
-    except OSError:
-        return None
-    stamp = _stamp(spec.origin)
-    if len(data) < 16 or data[4:8] != bytes(4) or data[8:16] != stamp:  # checked by hash, or changed meanwhile
-        return None
-    return spec.submodule_search_locations is not None, spec.origin, stamp, data[16:]
-
-
-def _write(modules: dict[str, tuple[bool, str, bytes, bytes]]) -> None:
-    index: Index = {}
-    at = 0
-    for name, (package, source, stamp, code) in modules.items():
-        index[name] = package, source, stamp, at, len(code)
-        at += len(code)
-    listed = marshal.dumps(index)
-    fresh = f"{_FILE}.{os.getpid()}"
-    try:
-        with open(fresh, "xb") as file:
-            file.write(MAGIC_NUMBER + len(listed).to_bytes(8, "little") + listed)
-            file.writelines(code for *_, code in modules.values())
-        os.rename(fresh, _FILE)
-    except OSError:
-        try:
-            os.unlink(fresh)
-        except OSError:
-            pass
+        return 0, 0
+    return facts.st_mtime_ns, facts.st_size
