@@ -4,17 +4,18 @@
 
 Python keeps the compiled form of each module in a file of its own, asks the file system several times before it finds
 it, and spends as long again on locks and on asking around who might know the module. For a command that imports sixty
-small modules and then runs for some milliseconds, that is a good part of its time. The file here holds the same code,
-in groups: a module, and whatever else its import brought along, in the order in which they were ready. When such a
-module is imported, the others are made at once, without a question, so that its `import` statements find them there.
+small modules and then runs for some milliseconds, that is a good part of its time. The file here holds the modules in
+groups: one that is imported, and before it whatever else that import brings along, in the order in which they are
+ready. When the one is imported, the others are made first, without a question, and its `import` statements find them.
 
-Each source's time and size are kept and compared. A group with a changed source isn't used, what isn't in the file is
-imported in the ordinary way, and the file is written anew at the end: see `bytecode_file`.
+Each source's time and size are compared. A group with a changed source isn't used, what isn't in the file is imported
+in the ordinary way, and the file is written anew at the end: see `file.py`.
 
 https://docs.python.org/3/reference/import.html#finders-and-loaders, PEP 3147
 """
 
-# Annotations are quoted here: the module __future__ is one of those that come from the file.
+# ruff: noqa: UP037
+# The annotations are quoted here: __future__ is one of the modules that come from the file.
 import marshal
 import os
 import sys
@@ -31,68 +32,75 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import CodeType, ModuleType
 
-    # A module of a group: its name; the path of its source; that one's time and size; whether it is a package
+    # A module of a group: its name; its source, from the package's folder; that one's time and size; is it a package
     Member = tuple[str, str, tuple[int, int], bool]
     # by the name of its last member: the members, and where their code is in the file, and how long
     Groups = dict[str, tuple[tuple[Member, ...], int, int]]
     # by name: the path of a module that is machine code, as stat(2) knows it
     Extensions = dict[str, tuple[str, tuple[int, int]]]
 
-PACKAGE = os.path.dirname(os.path.abspath(__file__))
-FILE = f"{PACKAGE}/__pycache__/tarbox.{sys.implementation.cache_tag}.modules"
-_MODULE = type(sys)
-HEAD = len(MAGIC_NUMBER) + 8  # the magic number of Python's bytecode, and the length of the index
-WRITER = "tarbox.bytecode_file"
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FOLDER = f"{PACKAGE}/__pycache__"
+FILE = f"{FOLDER}/tarbox.{sys.implementation.cache_tag}.modules"
+MAGIC = MAGIC_NUMBER
+HEAD = len(MAGIC) + 8  # the magic number of Python's bytecode, and the length of the index
+WRITER = "tarbox.bytecode.file"
 PYTHON = f"{sys.version} {sys.base_exec_prefix}"  # whose machine code it is
+_MODULE = type(sys)
 
 
 class Modules:
     """A finder for `sys.meta_path`, and the loader of what it finds.
 
-    done: the modules that were made since the outermost import that is going on began, in order. imports: for each
-    outermost import that has ended, what it brought along. fresh: whether any of that wasn't in the file.
+    descriptor, index, start: the file, -1 without one; its groups; where their code begins. extensions: where machine
+    code is that Python would look for. done: the modules that were made since the outermost import that is going on
+    began, in order. imports: for each outermost import that has ended, what was done. fresh: whether any of that
+    wasn't in the file.
     """
 
-    __slots__ = ("_codes", "_depth", "_facts", "descriptor", "done", "extensions", "fresh", "groups", "imports", "start")
+    __slots__ = (
+        "_codes", "_depth", "_facts", "_groups", "_writable", "descriptor", "done", "extensions", "fresh", "imports",
+        "index", "start",
+    )  # fmt: skip
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
-        self.groups: "Groups" = {}
+        self.index: "Groups" = {}
         self.extensions: "Extensions" = {}
         self.start = 0  # of the code in the file
         self.done: list[str] = []
         self.imports: dict[str, tuple[str, ...]] = {}
         self.fresh = False
         self._depth = 0
+        self._writable: bool | None = None
         self._codes: "dict[str, CodeType]" = {}  # what was read and hasn't run yet
         self._facts: "dict[str, Member]" = {}
-        if descriptor < 0:
-            return
         try:
             head = os.read(descriptor, HEAD)
             length = os.fstat(descriptor).st_size
             size = int.from_bytes(head[-8:], "little")
-            if len(head) == HEAD and head.startswith(MAGIC_NUMBER) and size < length:
+            if len(head) == HEAD and head.startswith(MAGIC) and size < length:
                 groups, extensions, python = marshal.loads(os.read(descriptor, size))
                 self.start = HEAD + size
                 if self.start + sum(group[2] for group in groups.values()) == length:  # and not cut short
-                    self.groups = groups
+                    self.index = groups
                     self.extensions = extensions if python == PYTHON else {}
-        except (OSError, EOFError, ValueError, TypeError):  # no such file
+        except (OSError, EOFError, ValueError, TypeError, AttributeError, LookupError):  # no such file
             pass
+        self._groups = dict(self.index)
 
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
         """The module, when it is kept here and its source is still the one it was made of."""
-        if name in self._codes or (name in self.groups and self._read(name)):
+        if name in self._codes or (name in self._groups and self._read(name)):
             return self._spec(self._facts[name])
         if name in self.extensions:
             file, stamp = self.extensions[name]
             if stamp_of(file) == stamp:
                 return spec_from_file_location(name, file)
-        elif name.startswith("tarbox.") and name != WRITER:
-            from .bytecode_file import recorded
+        elif name.startswith("tarbox.") and name != WRITER and self._may_write():
+            from .file import recorded
 
             return recorded(self, name, path)
         return None
@@ -106,8 +114,8 @@ class Modules:
         ended = ""
         self.begin()
         try:
-            if name in self.groups:
-                for member in self.groups[name][0]:
+            if name in self._groups:
+                for member in self._groups[name][0]:
                     self._bring(member)
             exec(self._codes.pop(name), module.__dict__)
             ended = name
@@ -124,8 +132,8 @@ class Modules:
         module = loaded[name] = _MODULE(name)
         module.__spec__ = spec = self._spec(member)
         module.__loader__ = self  # type: ignore[assignment]
-        module.__file__ = source
-        module.__cached__ = FILE
+        module.__file__ = path_of(source)
+        module.__cached__ = FILE  # type: ignore[attr-defined]
         module.__package__ = above
         if package:
             module.__package__ = name
@@ -154,16 +162,17 @@ class Modules:
 
     def _spec(self, member: "Member") -> ModuleSpec:
         name, source, _, package = member
-        spec = ModuleSpec(name, self, origin=source, is_package=package)  # type: ignore[arg-type]
+        path = path_of(source)
+        spec = ModuleSpec(name, self, origin=path, is_package=package)  # type: ignore[arg-type]
         spec.has_location = True
         spec.cached = FILE
         if package:
-            spec.submodule_search_locations = [os.path.dirname(source)]
+            spec.submodule_search_locations = [os.path.dirname(path)]
         return spec
 
     def _read(self, name: str) -> bool:
         """Read the code of a group; False, and it is forgotten, when a source has changed."""
-        members, at, size = self.groups[name]
+        members, at, size = self._groups[name]
         if fits(members):
             try:
                 codes = marshal.loads(os.pread(self.descriptor, size, self.start + at))
@@ -173,15 +182,22 @@ class Modules:
                 return True
             except (OSError, EOFError, ValueError, TypeError):  # it was damaged
                 pass
-        del self.groups[name]
+        del self._groups[name]
         return False
+
+    def _may_write(self) -> bool:
+        """Whether the file could be written anew. Nothing of ours is left in a package that is another user's."""
+        if self._writable is None:
+            folder = FOLDER if os.path.isdir(FOLDER) else PACKAGE
+            self._writable = os.access(folder, os.W_OK) and os.stat(PACKAGE).st_uid == os.geteuid()
+        return self._writable
 
     def close(self) -> None:
         """Let go of the file, and write it anew when modules were imported that it doesn't have."""
         if self in sys.meta_path:
-            sys.meta_path.remove(self)  # type: ignore[arg-type]
-        if self.fresh and os.access(PACKAGE, os.W_OK) and os.stat(PACKAGE).st_uid == os.geteuid():
-            from .bytecode_file import write
+            sys.meta_path.remove(self)
+        if self.fresh:
+            from .file import write
 
             write(self)
         if self.descriptor >= 0:
@@ -190,7 +206,7 @@ class Modules:
 
 
 def install() -> Modules:
-    """Put the finder before all others, unless it is there."""
+    """Put the finder before all others, unless it is there already or a standard stream is closed."""
     for finder in sys.meta_path:
         if isinstance(finder, Modules):
             return finder
@@ -198,23 +214,29 @@ def install() -> Modules:
         descriptor = os.open(FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         descriptor = -1
+    if 0 <= descriptor < 3:  # the caller closed a stream; its number must be taken by something else first
+        os.close(descriptor)
+        return Modules(-1)
     modules = Modules(descriptor)
-    sys.meta_path.insert(0, modules)  # type: ignore[arg-type]
+    if "importtime" not in getattr(sys, "_xoptions", ()):  # whoever asks for a report of imports gets one of all
+        sys.meta_path.insert(0, modules)
     return modules
 
 
 def fits(members: "Sequence[Member]") -> bool:
     """Whether the sources of a group's members are still those that its code was made of."""
-    for _, source, stamp, _ in members:
-        if stamp_of(source) != stamp:
-            return False
-    return True
+    return all(stamp_of(path_of(source)) == stamp for _, source, stamp, _ in members)
 
 
-def stamp_of(source: str) -> tuple[int, int]:
-    """The time and size of a source; (0, 0) when it isn't there."""
+def path_of(source: str) -> str:
+    """The path of a member's source: in the package, or of a module of Python's own."""
+    return source if source.startswith("/") else f"{PACKAGE}/{source}"
+
+
+def stamp_of(path: str) -> tuple[int, int]:
+    """The time and size of a file; (0, 0) when it isn't there."""
     try:
-        facts = os.stat(source)
+        facts = os.stat(path)
     except OSError:
         return 0, 0
     return facts.st_mtime_ns, facts.st_size
