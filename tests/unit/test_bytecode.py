@@ -281,19 +281,6 @@ def test_code_without_docstrings_is_otherwise_the_same(package):
             assert {position[2:] for position in other.co_positions()} <= {(None, None), (0, 0)}
 
 
-def test_a_closed_stream_doesnt_lend_the_file_its_number(package):
-    starter = package.folder.parent / "start.py"
-    starter.write_text(
-        f"import sys; sys.path[:0] = [{str(package.folder.parent)!r}]\n"
-        "from tarbox import bytecode; bytecode.install()\nfrom tarbox.__main__ import command\ncommand()\n"
-    )
-    start = [sys.executable, "-I", "-S", str(starter), "version"]
-    for closing in ("<&-", "2>&-", "<&- 2>&-", ""):
-        done = subprocess.run(["sh", "-c", f'exec "$@" {closing}', "sh", *start], capture_output=True, timeout=60)
-        assert done.returncode == 0
-        assert done.stdout.startswith(b"tarbox ")
-
-
 def test_a_report_of_imports_names_all_of_them(package):
     package()
     done = subprocess.run(
@@ -301,33 +288,3 @@ def test_a_report_of_imports_names_all_of_them(package):
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert {"tarbox.errors", "tarbox.cli.main", "tarbox.cli.version"} <= set(done.stderr.split())
-
-
-def launched(package, *words: str, without: str = "no-such-word") -> subprocess.CompletedProcess[str]:
-    """The command, started by the launcher that ./install writes. without: what Python lacks."""
-    script = (SOURCES.parents[1] / "install").read_text()
-    text = script.partition('bin/tarbox" <<END\n')[2].partition("\nEND\n")[0]
-    library = package.folder.parent
-    launcher = library / "launcher"
-    text = text.replace("$library", str(library)).replace("$venv/bin/python", sys.executable)
-    launcher.write_text(text.replace(without, f"{without}_gone") + "\n")
-    launcher.chmod(0o755)
-    return subprocess.run([launcher, *words], capture_output=True, text=True, timeout=60)
-
-
-def test_the_launcher_of_an_installation_needs_no_search(package):
-    for _ in range(2):
-        assert launched(package, *EXPLAIN).stdout == package(*EXPLAIN).stdout
-    written = package.file().stat()
-    source = package.folder / "bytecode" / "__init__.py"
-    source.write_text(source.read_text() + "\nsys.path.clear()\nsys.path_hooks.clear()\n")
-    assert launched(package, *EXPLAIN).returncode == 0
-    assert package.file().stat() == written
-
-
-@pytest.mark.parametrize("without", ["_frozen_importlib", "module_from_spec", "spec_from_file_location"])
-def test_the_launcher_works_without_pythons_private_parts(package, without):
-    for _ in range(2):
-        done = launched(package, *EXPLAIN, without=without)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == package(*EXPLAIN).stdout

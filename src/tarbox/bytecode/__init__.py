@@ -206,17 +206,11 @@ class Modules:
 
 
 def install() -> Modules:
-    """Put the finder before all others, unless it is there already or a standard stream is closed."""
-    for finder in sys.meta_path:
-        if isinstance(finder, Modules):
-            return finder
+    """Put the finder before all others."""
     try:
         descriptor = os.open(FILE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         descriptor = -1
-    if 0 <= descriptor < 3:  # the caller closed a stream; its number must be taken by something else first
-        os.close(descriptor)
-        return Modules(-1)
     modules = Modules(descriptor)
     if "importtime" not in getattr(sys, "_xoptions", ()):  # whoever asks for a report of imports gets one of all
         sys.meta_path.insert(0, modules)

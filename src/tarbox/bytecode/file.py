@@ -57,7 +57,7 @@ def recorded(modules: Modules, name: str, path: Sequence[str] | None) -> ModuleS
 def write(modules: Modules) -> None:
     """Write the groups that the file has and those of this command's imports; nothing where that isn't possible."""
     known = _stored(modules)
-    imports = {**modules.imports, "tarbox": (), "__future__": ()}  # these two are there before one can be recorded
+    imports = {**modules.imports, "__future__": ()}  # of Python's own, this one is needed by every module
     groups: Groups = {}
     codes: list[bytes] = []
     at = 0
