@@ -277,7 +277,7 @@ def test_code_without_docstrings_is_otherwise_the_same(package):
         for one, other in zip(*functions, strict=True):
             same(one, other)
             lines = [[line for *_, line in code.co_lines()] for code in (one, other)]
-            assert list(dict.fromkeys(lines[0])) == list(dict.fromkeys(lines[1]))
+            assert set(lines[0]) <= set(lines[1])
             assert {position[2:] for position in other.co_positions()} <= {(None, None), (0, 0)}
 
 
