@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import tarbox
+from tarbox.bytecode.file import lean
 
 SOURCES = Path(tarbox.__file__).parent
 
@@ -26,6 +28,16 @@ def package(tmp_path):
         command = [sys.executable, *options, str(copy / "__main__.py"), *(arguments or ("version",))]
         return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
+    def script(code: str, python: str = sys.executable) -> str:
+        """What a program prints that has the finder and `modules`, and nothing else of the package."""
+        before = f"import sys; sys.path[:0] = [{str(tmp_path)!r}]\n"
+        before += "from tarbox import bytecode\nmodules = bytecode.install()\n"
+        command = [python, "-I", "-S", "-W", "error", "-c", before + code]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    start.script = script
     start.folder = copy
     start.file = lambda: next(iter((copy / "__pycache__").glob("*.modules")), None)
     return start
@@ -91,3 +103,188 @@ def test_the_file_is_written_once_however_the_command_was_started(package):
     subprocess.run([sys.executable, "-I", "-S", str(starter), "version"], check=True, stdout=subprocess.DEVNULL)
     package()
     assert package.file().stat() == written
+
+
+EXPLAIN = ("explain", "run", "-h", "box", "host", "true")
+# Every attribute that the import system gives a module, for those of a start, in the order of their names.
+FACTS = """
+import tarbox.cli.run, tarbox.engine.run, tarbox.cli.version
+for name, module in sorted(sys.modules.items()):
+    if name.startswith("tarbox.") and not name.startswith("tarbox.bytecode"):
+        spec, above, last = module.__spec__, *name.rpartition(".")[::2]
+        print(name, module.__name__, module.__package__, module.__file__, getattr(module, "__path__", ""), spec.name,
+              spec.origin, spec.parent, spec.has_location, spec.submodule_search_locations, type(module).__name__,
+              module.__loader__ is spec.loader, getattr(sys.modules[above], last) is module, sorted(vars(module)))
+"""
+
+
+def test_a_module_from_the_file_is_what_python_would_have_made(package):
+    made = package.script(FACTS + "modules.close()")
+    assert package.file()
+    assert package.script(FACTS) == made
+    assert package.script("sys.meta_path.remove(modules)\n" + FACTS) == made
+
+
+def test_the_modules_that_an_import_brings_along_are_made_without_the_import_system(package):
+    """Their finder is asked for the one that is imported, and for what its package had to wait for."""
+    code = """
+asked = []
+find = bytecode.Modules.find_spec
+def count(self, name, *more):
+    asked.append(name)
+    return find(self, name, *more)
+bytecode.Modules.find_spec = count
+import tarbox.engine.run
+print(len([name for name in asked if name.startswith("tarbox.")]), len(modules.imports["tarbox.engine.run"]))
+modules.close()
+"""
+    first = package.script(code).split()
+    second = package.script(code).split()
+    assert int(first[1]) > 30
+    assert int(second[1]) >= int(first[1])
+    assert int(second[0]) < 6 < int(first[0])
+
+
+def test_a_changed_source_deep_in_a_group_is_what_counts_at_once(package):
+    """Also when its size and the second of its time stay the same."""
+    package(*EXPLAIN)
+    source = package.folder / "kernel" / "uts.py"
+    facts = source.stat()
+    source.write_text(source.read_text().replace("uts", "utz"))
+    os.utime(source, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1))
+    assert source.stat().st_size == facts.st_size
+    shutil.rmtree(package.folder / "kernel" / "__pycache__")  # Python's own look at seconds only
+    changed = package(*EXPLAIN).stdout
+    assert "utz" in changed
+    written = package.file().stat()
+    assert package(*EXPLAIN).stdout == changed
+    assert package.file().stat() == written
+
+
+def test_a_source_that_begins_to_import_another_is_followed(package):
+    package()
+    (package.folder / "cli" / "extra.py").write_text("WORD = 'extraordinary'\n")
+    source = package.folder / "cli" / "version.py"
+    source.write_text(source.read_text().replace("import Option,", "import Option, ").replace(
+        "TARBOX = ", "from .extra import WORD as TARBOX\n_OLD = "))  # fmt: skip
+    for _ in range(2):
+        assert "extraordinary" in package().stdout
+    (package.folder / "cli" / "extra.py").unlink()
+    assert "No module named 'tarbox.cli.extra'" in package().stderr
+
+
+def test_a_broken_source_is_told_like_any_other(package):
+    package(*EXPLAIN)
+    (package.folder / "kernel" / "uts.py").write_text("def broken(:\n")
+    for _ in range(2):
+        assert "internal error: SyntaxError" in package(*EXPLAIN).stderr
+    assert package().returncode == 0
+
+
+@pytest.mark.parametrize("at", [0.1, 0.5, 0.9])
+def test_a_file_with_a_hole_is_passed_over_or_mended(package, at):
+    said = package(*EXPLAIN).stdout
+    data = bytearray(package.file().read_bytes())
+    middle = int(len(data) * at)
+    data[middle : middle + 4000] = bytes(4000)
+    package.file().write_bytes(data)
+    for _ in range(2):
+        done = package(*EXPLAIN)
+        assert (done.returncode, done.stdout, done.stderr) == (0, said, "")
+
+
+def test_what_was_in_the_file_before_is_no_such_file(package):
+    said = package().stdout
+    magic = package.file().read_bytes()[:4]
+    for index in ({"tarbox.cli.main": ()}, {"a": 1, "b": 2, "c": 3}, None, ({"x": 1}, {}, ""), ("", "", "")):
+        data = marshal.dumps(index)
+        package.file().write_bytes(magic + len(data).to_bytes(8, "little") + data + b"rest")
+        assert package().stdout == said
+
+
+def test_commands_that_write_at_once_leave_one_whole_file(package):
+    command = [sys.executable, "-I", "-S", str(package.folder / "__main__.py"), *EXPLAIN]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(8)]
+    said = {process.communicate(timeout=60) for process in running}
+    assert len(said) == 1
+    assert [path.name for path in (package.folder / "__pycache__").glob("*modules*")] == [package.file().name]
+    assert not own_files(package(*EXPLAIN, verbose=True))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root can write everywhere else; as a plain user nothing is to be shown")
+def test_where_nothing_may_be_written_nothing_is_prepared_for_it(package):
+    os.chown(package.folder, 12345, 12345)
+    code = "import tarbox.cli.main\nprint('tarbox.bytecode.file' in sys.modules, modules.fresh)"
+    assert package.script(code) == "False False\n"
+
+
+def test_the_file_may_move_with_the_package(package, tmp_path):
+    package(*EXPLAIN)
+    moved = tmp_path / "elsewhere" / "tarbox"
+    moved.parent.mkdir()
+    package.folder.rename(moved)
+    command = [sys.executable, "-I", "-S", "-v", str(moved / "__main__.py"), *EXPLAIN]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert not own_files(done)
+
+
+def test_lines_of_errors_are_right_and_modules_can_be_loaded_again(package):
+    package(*EXPLAIN)
+    code = """
+import importlib, inspect, traceback
+import tarbox.engine.run, tarbox.cli.arguments as arguments
+again = importlib.reload(arguments)
+print(again is arguments, importlib.reload(tarbox.engine.run) is tarbox.engine.run)
+try:
+    arguments.parse(arguments.Verb("x", "", ""), ["--nope"])
+except Exception as error:
+    for frame in traceback.extract_tb(error.__traceback__)[1:]:
+        print(frame.line)
+print(inspect.getsource(arguments.HelpAsked).splitlines()[0], inspect.signature(arguments._valueless))
+"""
+    told = package.script(code).splitlines()
+    assert told[0] == "True True"
+    assert told[1] == "raise _unknown(verb, word, name, known)"
+    assert told[2].startswith("class HelpAsked(Exception): (verb: 'Verb', option: 'Option'")
+
+
+def test_without_pythons_private_parts_it_works_as_well(package):
+    code = "import importlib.machinery, importlib.util\nsys.modules['_frozen_importlib'] = None\n"
+    code += "from tarbox import bytecode\nmodules = bytecode.install()\nimport tarbox.engine.run\n"
+    code += "print(modules.fresh)\nmodules.close()"
+    before = f"import sys; sys.path[:0] = [{str(package.folder.parent)!r}]\n"
+    for fresh in ("True", "False"):
+        done = subprocess.run([sys.executable, "-I", "-c", before + code], capture_output=True, text=True, timeout=60)
+        assert (done.stdout, done.stderr) == (f"{fresh}\n", "")
+
+
+def test_code_without_docstrings_is_otherwise_the_same(package):
+    """Every module of the package: the same instructions and names, lines included, whatever else the code holds."""
+
+    def same(one, other):
+        assert (one.co_name, one.co_qualname, one.co_names, one.co_varnames, one.co_freevars, one.co_firstlineno) == (
+            other.co_name, other.co_qualname, tuple(name for name in other.co_names), other.co_varnames,
+            other.co_freevars, other.co_firstlineno)  # fmt: skip
+        inside = [[part for part in code.co_consts if hasattr(part, "co_code")] for code in (one, other)]
+        for parts in zip(*inside, strict=True):
+            same(*parts)
+
+    for path in SOURCES.rglob("*.py"):
+        source = path.read_bytes()
+        whole, made = compile(source, str(path), "exec", dont_inherit=True), lean(source, str(path))
+        functions = [[c for c in code.co_consts if hasattr(c, "co_code") and c.co_flags & 2] for code in (whole, made)]
+        for one, other in zip(*functions, strict=True):
+            same(one, other)
+            lines = [[line for *_, line in code.co_lines()] for code in (one, other)]
+            assert set(lines[0]) <= set(lines[1])
+            assert {position[2:] for position in other.co_positions()} <= {(None, None), (0, 0)}
+
+
+def test_a_report_of_imports_names_all_of_them(package):
+    package()
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-X", "importtime", str(package.folder / "__main__.py"), "version"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert {"tarbox.errors", "tarbox.cli.main", "tarbox.cli.version"} <= set(done.stderr.split())

@@ -169,10 +169,12 @@ def _keep(verb: Verb, found: Arguments, option: Option, name: str, word: str) ->
         raise HelpAsked(verb)
     value: object = word
     try:
-        if option.kind == FLAG:
+        if option.kind == FLAG and word == "true":
+            value = True
+        elif option.kind == FLAG:
             from ..engine.values import switch
 
-            value = True if word == "true" else switch(word)
+            value = switch(word)
         elif option.read:
             value = option.read(word)
     except UsageError as error:

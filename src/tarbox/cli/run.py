@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..engine.options import MountOption, RunOptions, Ulimit
+from ..engine.options import HOST, NONE, MountOption, RunOptions, Ulimit
 from ..errors import CommandNotFoundError, UsageError
 from .arguments import Arguments, Option, Verb, parse
 
@@ -46,6 +46,14 @@ def _tmpfs(text: str) -> MountOption:
     from ..engine.mount_options import tmpfs
 
     return tmpfs(text)
+
+
+def _network(text: str) -> str:
+    if text in (NONE, HOST):
+        return text
+    from ..engine.values import network
+
+    return network(text)
 
 
 _PROCESS, _FILES, _LIMITS, _RIGHTS, _NETWORK = (
@@ -145,7 +153,7 @@ OPTIONS = (
         "none|host",
         "The container's own, with loopback only (default), or the host's",
         _NETWORK,
-        _reader("network"),
+        _network,
     ),
     Option(
         ("hostname", "h"), "NAME", "The container's host name (default: from its id)", _NETWORK, _reader("hostname")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..spec.runtime import ImageConfig
 
 HOST, DIRECTORY, ARCHIVE = "host", "directory", "archive"
+_OURS = ("", {"x86_64": "amd64", "aarch64": "arm64"}.get(MACHINE, MACHINE))  # runs here, or nobody knows
 _LONGEST = 200  # letters of a name in an error
 
 
@@ -62,7 +63,7 @@ class Source:
             layer = layers.find(self.place)
             if layer is None:
                 before = [layers.unpack(self.place)]
-            elif layer.architecture not in ("", MACHINE):
+            elif layer.architecture not in _OURS:
                 from .architecture import require
 
                 require(layer.architecture, self.place)
