@@ -27,14 +27,15 @@ def _number(text: str) -> int:
 VERB = Verb(
     "caps",
     "[--json] PID|FILE...  or  caps --files DIR  or  caps set SPEC FILE...",
-    "Show the capabilities of processes (all five sets) and of programs' files (what whoever executes them gets). A"
-    " number is a process if there is such a one; ./123 is a file. 'caps set' gives capabilities to files and takes them"
+    "Show the capabilities of processes (all five sets) and of files (what whoever executes them gets). A number is"
+    " a process if there is such a one; ./123 is a file. 'caps set' gives capabilities to files and takes them"
     " away.",
     (
         Option(("files",), "DIR", "List all files below this directory that have capabilities"),
         Option(("json",), "", "Show them as JSON; docs/json.md has the keys"),
     ),
-    examples=(
+    {"r": "'tarbox caps set -r FILE' takes them away", "n": "it is an option of 'tarbox caps set'"},
+    (
         ("tarbox caps $$", "Those of the shell that you type this into."),
         ("tarbox caps --files /usr", "All programs below /usr that get some."),
         ("tarbox caps set cap_net_raw+ep ./ping", "Whoever executes ./ping may send raw packets."),
@@ -107,8 +108,9 @@ def _process(word: str) -> int:
     if number and int(word[:12]) > 0 and os.path.isdir(f"/proc/{int(word[:12])}"):
         return int(word[:12])
     if not os.path.lexists(word):
-        missing = "neither a process nor a file" if number else "no such file"
-        raise UsageError(f"{shorten(word)!r}: {missing}")
+        missing = "neither a process nor a file" if number else "there is no such file"
+        hint = "'tarbox caps FILE' shows them" if word in ("get", "show", "ls") else ""
+        raise UsageError(f"{shorten(word)!r}: {missing}", hint)
     if os.path.isdir(word):
         raise UsageError(f"{shorten(word)!r} is a directory", f"for the files below it: --files {shorten(word)}")
     return 0

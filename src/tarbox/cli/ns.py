@@ -88,7 +88,7 @@ def ls(words: list[str]) -> int:
     lines = columns([head, *map(_cells, listed["namespaces"])], right=(2, 3))
     unseen = listed["unseen_processes"]
     if unseen:
-        lines.append(f"Not looked into: {unseen} processes of other users, whose namespaces only root may see.")
+        lines.append(f"Not looked into, as you may not see their namespaces: {unseen} processes.")
     show("\n".join(lines) + "\n")
     return 0
 
@@ -111,7 +111,7 @@ def _belongs(row: Row) -> str:
     elif row["unit"] and row["pid"]:
         told.insert(0, printable(row["unit"]))
     elif row["made_by"]:
-        told.insert(0, f"made by {printable(row['made_by'])}")
+        told.insert(0, f"made by {printable(row['made_by'], 30)}")
     elif not row["processes"] and not row["places"]:
         told.append("held by a namespace below, or a descriptor")
     return ", ".join(told)

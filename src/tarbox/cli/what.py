@@ -19,8 +19,8 @@ VERB = Verb(
     "[--json] PID",
     "Tell how much of a container a process is: its namespaces and who shares them, its root, its control groups with"
     " their limits, its capabilities, filters and ids. Any process will do, also those of other container engines,"
-    " browsers and services. PID is a number, or 'self' for this command. Root sees all; other users see what is theirs,"
-    " and of the rest what everybody may read.",
+    " browsers and services. PID is a number, or 'self' for this command. Root sees all; others see what is theirs, and"
+    " of the rest what everybody may read.",
     (Option(("json",), "", "Show it as JSON; docs/json.md has the keys"),),
     {"p": "the process's number is enough", "pid": "the process's number is enough"},
     (
@@ -62,20 +62,24 @@ def main(words: list[str], settings: Globals) -> int:
 def process_number(words: list[str]) -> int:
     """The process that the words after the verb mean; raises UsageError unless that is one."""
     from ..engine.values import shorten
+    from ..kernel.processes import named
 
     if not words:
         raise UsageError("what process?", "e.g. 'tarbox what $$' for your shell; see 'tarbox what --help'")
     if len(words) > 1:
-        raise UsageError(f"what takes one process, and {shorten(words[1])!r} is one more", "call it once for each")
+        raise UsageError(f"'what' takes one process, and {shorten(words[1])!r} is one more", "call it once for each")
     word = words[0]
     if word == "self":
         return os.getpid()
     if not (word.isascii() and word.isdecimal()):
-        looked_for = f"'pgrep {shorten(word)}' may find its" if word.replace("-", "").isalnum() else "see 'ps -e' for a"
-        raise UsageError(f"{shorten(word)!r} is not the number of a process", f"{looked_for} number")
-    if int(word[:20]) == 0:
+        pids = " ".join(map(str, named(word)[:5])) if word else ""
+        hint = f"those named so are {pids}" if " " in pids else f"the one named so is {pids}"
+        raise UsageError(f"{shorten(word)!r} is not the number of a process", hint if pids else "'ps -e' lists them")
+    if not word.strip("0"):
         raise UsageError("there is no process 0 to look at", "the first one is 1")
-    return int(word[:20])
+    if len(word) > 20:
+        raise UsageError(f"there is no process {shorten(word)}")
+    return int(word)
 
 
 def _told(what: What) -> list[str]:
@@ -83,7 +87,7 @@ def _told(what: What) -> list[str]:
     if not what["zombie"]:
         lines += ["", *_namespaces(what), "", *_root(what), "", *_cgroups(what), "", *_rights(what)]
     if what["unseen"]:
-        lines += ["", "Not shown, since only root and its user may see it: " + ", ".join(what["unseen"])]
+        lines += ["", "Not shown, as you may not see it: " + ", ".join(what["unseen"])]
     return [*lines, "", what["verdict"]]
 
 
@@ -111,9 +115,11 @@ def _who(what: What) -> list[str]:
 def _namespaces(what: What) -> list[str]:
     spaces = what["namespaces"]
     own = sum(space["own"] is True for space in spaces.values())
-    rows = [[kind, _whose(space), str(space["inode"] or "-"), _with(space), _MEANING[kind]]
+    rows = [[kind, _whose(space), str(space["inode"] or "-"), _with(space, what["unseen_processes"] > 1), _MEANING[kind]]
             for kind, space in spaces.items()]  # fmt: skip
-    lines = [f"Namespaces: {own} of {len(spaces)} are its own", *columns(rows, 2)]
+    known = sum(space["own"] is not None for space in spaces.values())
+    seen = f"{len(spaces)}" if known == len(spaces) else f"the {known} that can be seen"
+    lines = [f"Namespaces: {own} of {seen} are its own", *columns(rows, 2)]
     for kind, space in spaces.items():
         if space["for_children"]:
             lines.append(f"  its children will be in another {kind} namespace: {space['for_children']}")
@@ -129,14 +135,15 @@ def _whose(space: Namespace) -> str:
     return "own, and yours" if space["shared_with_caller"] else "own"
 
 
-def _with(space: Namespace) -> str:
+def _with(space: Namespace, hidden: bool) -> str:
+    """Who else is in it. hidden: whether there are processes that can't be asked."""
     if space["processes"] is None:
         return "-"
     if space["processes"] == 1:
-        return "alone in it"
+        return "nobody else in sight" if hidden else "alone in it"
     others = space["processes"] - 1
     if not space["own"]:
-        return f"with {others} others"
+        return f"with {others} others" + " in sight" * hidden
     names = [printable(name, 15) for name in space["names"]]
     return f"with {others} other{'s' * (others > 1)}: {', '.join(names)}{', ...' if others > len(names) else ''}"
 

@@ -163,7 +163,7 @@ def inode_of(link: str | None) -> int | None:
 
 def parse_status(text: str) -> dict[str, str]:
     """The lines "Name:\\tvalue" of a status file, by name."""
-    found = {}
+    found: dict[str, str] = {}
     for line in text.split("\n"):
         name, colon, value = line.partition(":")
         if colon:
@@ -190,6 +190,19 @@ def parse_map(text: str | None) -> list[tuple[int, int, int]]:
 def numbers() -> list[int]:
     """The numbers of all processes that this user can see, the lowest first."""
     return sorted(int(name) for name in os.listdir("/proc") if name.isascii() and name.isdecimal())
+
+
+def named(name: str) -> list[int]:
+    """The numbers of the processes whose short name this is; the kernel keeps 15 bytes of it."""
+    found = []
+    for pid in numbers():
+        try:
+            with Process(pid) as process:
+                if process.name() == os.fsdecode(os.fsencode(name)[:15]):
+                    found.append(pid)
+        except ProcessNotFoundError:
+            continue
+    return found
 
 
 def ancestors(pid: int) -> Iterator[int]:

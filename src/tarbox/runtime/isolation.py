@@ -69,9 +69,30 @@ class Surroundings:
         except ProcessNotFoundError:  # hidden from this user
             init = dict.fromkeys(self.caller)
             self.mounts = self.own_mounts
+        if None in init.values():
+            init = self._beside(init)
+        self.init = init
+
+    def _beside(self, init: dict[str, int | None]) -> dict[str, int | None]:
+        """The same with what is known though process 1 may not be asked.
+
+        The kernel's own threads are where it began, and the first namespaces of most kinds have known numbers. A
+        process with all of these and the machine's mounts has its network as well, unless somebody took pains.
+        """
+        kernels: dict[str, int | None] = {}
+        try:
+            with processes.Process(2) as second:
+                if second.is_kernel_thread():
+                    kernels = second.namespaces()
+        except ProcessNotFoundError:
+            pass
         usual = all(self.caller[kind] == inode for kind, inode in namespace_files.FIRST.items())
-        self.init = {
-            kind: inode or namespace_files.FIRST.get(kind) or (self.caller[kind] if usual else None)
+        usual = usual and bool({mount.id for mount in self.mounts} & {mount.id for mount in self.own_mounts})
+        return {
+            kind: inode
+            or kernels.get(kind)
+            or namespace_files.FIRST.get(kind)
+            or (self.caller[kind] if usual else None)
             for kind, inode in init.items()
         }
 
@@ -88,7 +109,6 @@ def namespaces(process: Process, around: Surroundings) -> dict[str, Namespace]:
             "processes": None, "names": [], "for_children": None,
         }  # fmt: skip
         if inode is not None:
-            entry["shared_with_init"] = None if init is None else inode == init
             entry["own"] = None if init is None else inode != init
             entry["shared_with_caller"] = None if caller is None else inode == caller
             sharing = around.survey.namespaces.get((kind, inode))
@@ -98,7 +118,9 @@ def namespaces(process: Process, around: Surroundings) -> dict[str, Namespace]:
             if kind in ("pid", "time"):
                 later = processes.inode_of(process.link(f"ns/{kind}_for_children"))
                 entry["for_children"] = later if later != inode else None
-        elif entry["own"] is not None:
+        elif process.pid == 1:  # what it has is the machine's, whether that can be seen or not
+            entry["own"] = False
+        if entry["own"] is not None:
             entry["shared_with_init"] = not entry["own"]
         found[kind] = entry
     return found

@@ -79,6 +79,8 @@ def _process(pid: int, around: isolation.Surroundings) -> tuple[str, Owner | Non
             spaces = isolation.namespaces(process, around)
             root = isolation.root(process, spaces["mount"]["own"], around)
             started = isolation.starter(process, spaces)
+            if process.is_kernel_thread():
+                return command, None, "", "the kernel"
             owner = what.owner(process, groups, root, started)
             return command, owner, owners.unit_of(groups), started["name"] if started else ""
     except ProcessNotFoundError:

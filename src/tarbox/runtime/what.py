@@ -86,6 +86,7 @@ if TYPE_CHECKING:
         gid_map: list[tuple[int, int, int]]
         rlimits: dict[str, Any]
         unseen: list[str]
+        unseen_processes: int
         verdict: str
 
 
@@ -141,7 +142,8 @@ def look(pid: int) -> What:
             "uid_map": uid_map,
             "gid_map": gid_map,
             "rlimits": _rlimits(process),
-            "unseen": sorted(name.rpartition("/")[2] if "ns/" in name else name for name in process.denied),
+            "unseen": sorted({"namespaces" if name.startswith("ns/") else name for name in process.denied}),
+            "unseen_processes": around.survey.unseen,
             "verdict": "",
         }
         if not result["zombie"] and process.status().get("State", "Z")[:1] in "ZX":
