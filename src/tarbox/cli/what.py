@@ -88,6 +88,8 @@ def _told(what: What) -> list[str]:
         lines += ["", *_namespaces(what), "", *_root(what), "", *_cgroups(what), "", *_rights(what)]
     if what["unseen"]:
         lines += ["", "Not shown, as you may not see it: " + ", ".join(what["unseen"])]
+    if what["looked_from"] == "container":
+        lines += ["", "You are in a container yourself: of the machine outside little can be known."]
     return [*lines, "", what["verdict"]]
 
 
@@ -115,7 +117,8 @@ def _who(what: What) -> list[str]:
 def _namespaces(what: What) -> list[str]:
     spaces = what["namespaces"]
     own = sum(space["own"] is True for space in spaces.values())
-    rows = [[kind, _whose(space), str(space["inode"] or "-"), _with(space, what["unseen_processes"] > 1), _MEANING[kind]]
+    hidden = what["unseen_processes"] > 1  # process 1 may keep even root out
+    rows = [[kind, _whose(space), str(space["inode"] or "-"), _with(space, hidden), _MEANING[kind]]
             for kind, space in spaces.items()]  # fmt: skip
     known = sum(space["own"] is not None for space in spaces.values())
     seen = f"{len(spaces)}" if known == len(spaces) else f"the {known} that can be seen"
@@ -136,7 +139,7 @@ def _whose(space: Namespace) -> str:
 
 
 def _with(space: Namespace, hidden: bool) -> str:
-    """Who else is in it. hidden: whether there are processes that can't be asked."""
+    """Who else is in it. hidden: whether there are processes that can't be asked, more than process 1."""
     if space["processes"] is None:
         return "-"
     if space["processes"] == 1:
@@ -153,6 +156,7 @@ def _root(what: What) -> list[str]:
     how = {
         "machine": "the machine's",
         "copy": "the machine's, in mounts of its own",
+        "init": "that of process 1 here",
         "pivoted": "another file system (pivot_root)",
         "chrooted": f"the directory {printable(root['path'] or '')} (chroot)",
         None: "unknown",

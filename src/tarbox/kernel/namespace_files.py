@@ -22,13 +22,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     Key = tuple[str, int]  # kind, inode
 
-# The namespaces that the kernel starts with have numbers of their own; of mount and network since 6.18.
+# The namespaces that the kernel starts with have numbers of their own.
 FIRST = {
     "cgroup": 4026531835, "ipc": 4026531839, "pid": 4026531836, "time": 4026531834, "user": 4026531837,
     "uts": 4026531838,
 }  # fmt: skip
 
+_SINCE_6_18 = {"mount": 4026531832, "network": 4026531833}
+
+DYNAMIC = 0xF0000000  # numbers from here on are of namespaces that were made later
+
 _NS_GET_USERNS, _NS_GET_PARENT = 0xB701, 0xB702
+
+
+def first_ones() -> dict[str, int]:
+    """The numbers of the kernel's first namespaces, of the kinds of which they are known for this kernel."""
+    words = [word for word in os.uname().release.replace("-", ".").split(".")[:2] if word.isdecimal()]
+    return FIRST | (_SINCE_6_18 if list(map(int, words)) >= [6, 18] else {})
 
 
 class Namespace:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         for_children: int | None
 
     class Root(TypedDict):
-        how: str | None  # machine, copy, pivoted, chrooted
+        how: str | None  # machine, copy, pivoted, chrooted, init
         path: str | None
         fstype: str | None
         source: str | None
@@ -50,11 +50,14 @@ _LOOKED_AT = 50  # so many processes are asked for their names
 
 
 class Surroundings:
-    """What a process is compared with: `init`, the namespaces of process 1 as far as they can be known, and `caller`,
-    those of this process; `mounts`, the table of process 1; `own_mounts`, this process's; `map`, its id map;
-    `survey`, who is in which namespace."""
+    """What a process is compared with.
 
-    __slots__ = ("caller", "init", "map", "mounts", "own_mounts", "survey")
+    init: the machine's namespaces, as far as they can be known. caller: those of this process. inside: whether this
+    process is in a pid namespace of a container's, where process 1 isn't the machine's. mounts: the table of process 1;
+    own_mounts: this process's; map: its id map. survey: who is in which namespace.
+    """
+
+    __slots__ = ("caller", "init", "inside", "map", "mounts", "own_mounts", "survey")
 
     def __init__(self, survey: namespace_files.Survey | None = None) -> None:
         self.survey = survey or namespace_files.look_around()
@@ -69,9 +72,19 @@ class Surroundings:
         except ProcessNotFoundError:  # hidden from this user
             init = dict.fromkeys(self.caller)
             self.mounts = self.own_mounts
-        if None in init.values():
+        self.inside = self.caller["pid"] not in (None, namespace_files.FIRST["pid"])
+        if self.inside:
+            init = {kind: namespace_files.FIRST.get(kind) for kind in init}
+        elif None in init.values():
             init = self._beside(init)
         self.init = init
+
+    def is_own(self, kind: str, inode: int) -> bool | None:
+        """Whether a namespace isn't the machine's; None where that can't be told."""
+        machine = self.init[kind]
+        if inode < namespace_files.DYNAMIC:
+            return False
+        return None if machine is None else inode != machine
 
     def _beside(self, init: dict[str, int | None]) -> dict[str, int | None]:
         """The same with what is known though process 1 may not be asked.
@@ -103,13 +116,13 @@ def namespaces(process: Process, around: Surroundings) -> dict[str, Namespace]:
     known = process.namespaces()
     guesses = _guesses(process, around)
     for kind, inode in known.items():
-        init, caller = around.init[kind], around.caller[kind]
+        caller = around.caller[kind]
         entry: Namespace = {
             "inode": inode, "own": guesses.get(kind), "shared_with_init": None, "shared_with_caller": None,
             "processes": None, "names": [], "for_children": None,
         }  # fmt: skip
         if inode is not None:
-            entry["own"] = None if init is None else inode != init
+            entry["own"] = around.is_own(kind, inode)
             entry["shared_with_caller"] = None if caller is None else inode == caller
             sharing = around.survey.namespaces.get((kind, inode))
             pids = set(sharing.pids if sharing else ()) | {process.pid}
@@ -118,7 +131,7 @@ def namespaces(process: Process, around: Surroundings) -> dict[str, Namespace]:
             if kind in ("pid", "time"):
                 later = processes.inode_of(process.link(f"ns/{kind}_for_children"))
                 entry["for_children"] = later if later != inode else None
-        elif process.pid == 1:  # what it has is the machine's, whether that can be seen or not
+        elif process.pid == 1 and not around.inside:  # what it has is the machine's, whether that can be seen or not
             entry["own"] = False
         if entry["own"] is not None:
             entry["shared_with_init"] = not entry["own"]
@@ -131,12 +144,14 @@ def _guesses(process: Process, around: Surroundings) -> dict[str, bool]:
     found = {}
     numbers = process.status().get("NSpid", "").split()
     if numbers:
-        found["pid"] = len(numbers) > 1  # one number for each namespace, from the one that this /proc shows
+        found["pid"] = (
+            len(numbers) > 1 or around.inside
+        )  # one number for each namespace, from the one that this /proc shows
     ids = process.text("uid_map")
     if ids and around.map and ids.split() != around.map.split():
         found["user"] = True
     mounts = {mount.id for mount in mountinfo.parse(process.text("mountinfo") or "")}
-    if mounts:  # mounts have numbers that no two on the machine share
+    if mounts and not around.inside:  # mounts have numbers that no two on the machine share
         found["mount"] = not mounts & {mount.id for mount in around.mounts}
     return found
 
@@ -173,6 +188,8 @@ def root(process: Process, own_mounts: bool | None, around: Surroundings) -> Roo
     elif mount and machine:
         same = (mount.device, mount.top) == (machine.device, machine.top)
         how = "copy" if same else "pivoted"
+    if around.inside and how in ("machine", "copy"):
+        how = "init"
     return {
         "how": how,
         "path": where,

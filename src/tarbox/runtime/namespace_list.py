@@ -47,7 +47,8 @@ def listing(kinds: set[str] | None = None) -> Listing:
         if kinds and kind not in kinds:
             continue
         first = namespace.pids[0] if namespace.pids else 0
-        of_machine = None if around.init[kind] is None else around.init[kind] == inode
+        own = around.is_own(kind, inode)
+        of_machine = None if own is None else not own
         if first and first not in known:
             known[first] = _process(first, around)
         command, owner, unit, maker = known.get(first, ("", None, "", ""))

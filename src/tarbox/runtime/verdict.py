@@ -48,7 +48,8 @@ def of(what: What) -> str:
 
 def _kind(what: What, own: list[str], rooted: bool, confined: bool) -> str:
     spaces = what["namespaces"]
-    if "mount" in own and "pid" in own and (rooted or len(own) >= 6):
+    inside = what["root"]["how"] == "init" and spaces["mount"]["own"] is not False  # another root than the machine's
+    if "pid" in own and (inside or ("mount" in own and (rooted or len(own) >= 6))):
         together = all(spaces[kind]["shared_with_caller"] for kind in own)
         return "the container that you are in" if together else "a container of its own"
     if own or rooted:

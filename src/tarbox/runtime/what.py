@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         uid_map: list[tuple[int, int, int]]
         gid_map: list[tuple[int, int, int]]
         rlimits: dict[str, Any]
+        looked_from: str
         unseen: list[str]
         unseen_processes: int
         verdict: str
@@ -142,6 +143,7 @@ def look(pid: int) -> What:
             "uid_map": uid_map,
             "gid_map": gid_map,
             "rlimits": _rlimits(process),
+            "looked_from": "container" if around.inside else "machine",
             "unseen": sorted({"namespaces" if name.startswith("ns/") else name for name in process.denied}),
             "unseen_processes": around.survey.unseen,
             "verdict": "",
