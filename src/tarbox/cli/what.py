@@ -146,7 +146,7 @@ def _with(space: Namespace, hidden: bool) -> str:
         return "nobody else in sight" if hidden else "alone in it"
     others = space["processes"] - 1
     if not space["own"]:
-        return f"with {others} others" + " in sight" * hidden
+        return f"with {others} other{'s' * (others > 1)}" + " in sight" * hidden
     names = [printable(name, 15) for name in space["names"]]
     return f"with {others} other{'s' * (others > 1)}: {', '.join(names)}{', ...' if others > len(names) else ''}"
 

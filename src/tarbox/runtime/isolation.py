@@ -73,8 +73,9 @@ class Surroundings:
             init = dict.fromkeys(self.caller)
             self.mounts = self.own_mounts
         self.inside = self.caller["pid"] not in (None, namespace_files.FIRST["pid"])
+        first_ones = namespace_files.first_ones()
         if self.inside:
-            init = {kind: namespace_files.FIRST.get(kind) for kind in init}
+            init = {kind: first_ones.get(kind) for kind in init}
         elif None in init.values():
             init = self._beside(init)
         self.init = init
@@ -99,13 +100,11 @@ class Surroundings:
                     kernels = second.namespaces()
         except ProcessNotFoundError:
             pass
+        first_ones = namespace_files.first_ones()
         usual = all(self.caller[kind] == inode for kind, inode in namespace_files.FIRST.items())
         usual = usual and bool({mount.id for mount in self.mounts} & {mount.id for mount in self.own_mounts})
         return {
-            kind: inode
-            or kernels.get(kind)
-            or namespace_files.FIRST.get(kind)
-            or (self.caller[kind] if usual else None)
+            kind: inode or kernels.get(kind) or first_ones.get(kind) or (self.caller[kind] if usual else None)
             for kind, inode in init.items()
         }
 
