@@ -82,7 +82,7 @@ def test_a_network_without_processes(tarbox):
     finally:
         subprocess.run(["ip", "netns", "delete", name], check=True)
         subprocess.run(["umount", "/run/netns"], check=False, capture_output=True)
-    assert (row["processes"], row["pid"], row["places"]) == (0, None, [f"/run/netns/{name}"])
+    assert (row["processes"], row["pid"], row["places"]) == (0, None, [{"path": f"/run/netns/{name}", "seen_by": None}])
     assert f"kept at /run/netns/{name}" in text
     assert {line.split()[0] for line in text.splitlines()[1:] if not line.startswith("Not ")} == {"network"}
 
@@ -95,7 +95,9 @@ def test_any_kind_that_a_mount_keeps(tarbox, tmp_path):
         kept = re.findall(r" uts:\[(\d+)\] (\S+) ", Path(f"/proc/{pid}/mountinfo").read_text())
         row = ls(tarbox)[("uts", int(kept[0][0]))]
         assert str(place) not in testhost.mounts().values()
-    assert (row["processes"], row["places"]) == (0, [str(place)])
+        text = tarbox.output("ns", "ls")
+    assert (row["processes"], row["places"]) == (0, [{"path": str(place), "seen_by": pid}])
+    assert f"kept at {place} in the mounts of {pid}" in text
 
 
 def test_above_and_between(tarbox):

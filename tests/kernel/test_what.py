@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import looked
+import testhost
 from looked import container, own_namespaces, running, what
 
 LINKS = {"mount": "mnt", "network": "net"}
@@ -193,6 +194,19 @@ def test_a_changed_root(tarbox, rootfs_busybox):
     assert found["root"]["fstype"]
     assert f"the directory {rootfs_busybox} (chroot)" in re.sub(r"\s+", " ", text)
     assert "another root by chroot" in found["verdict"]
+
+
+def test_all_keys_are_documented(tarbox):
+    """What a program may rely on is written down, key by key, and what is written down is there."""
+    text = (testhost.CHECKOUT / "docs/json.md").read_text().partition("## tarbox caps")[0]
+    found = what(tarbox, "self")
+    inner = {key: list(found[key]) for key in ("root", "cgroups", "seccomp", "uid", "gid", "rlimits")}
+    inner["namespaces"] = list(found["namespaces"]["pid"])
+    inner["capabilities"] = list(found["capabilities"]["bounding"])
+    for key in found:
+        for name in [key] * (key != "cgroups") + inner.get(key, []):
+            assert f"`{name}`" in text or f"`{key}.{name}`" in text, (key, name)
+    assert set(re.findall(r"^\| `([a-z_]+)", text, re.MULTILINE)) <= found.keys()
 
 
 def test_itself_and_its_caller(tarbox):

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ..runtime.namespace_list import Row
+    from ..runtime.namespace_list import Place, Row
     from .main import Globals
 
 VERB = Verb(
@@ -101,8 +101,12 @@ def _cells(row: Row) -> list[str]:
     return [row["kind"], str(row["inode"]), str(row["processes"]), str(row["pid"] or "-"), command, _belongs(row)]
 
 
+def _where(place: Place) -> str:
+    return f" in the mounts of {place['seen_by']}" if place["seen_by"] else ""
+
+
 def _belongs(row: Row) -> str:
-    told = [f"kept at {printable(place)}" for place in row["places"]]
+    told = [f"kept at {printable(place['path'])}{_where(place)}" for place in row["places"]]
     owner = row["owner"]
     if row["of_machine"]:
         told.insert(0, "the machine")

@@ -15,8 +15,9 @@ from __future__ import annotations
 import errno
 import os
 
-from ..errors import ProcessNotFoundError
+from ..errors import KernelError, ProcessNotFoundError
 from . import mountinfo, processes
+from .paths import filesystem_of, reopen
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ _SINCE_6_18 = {"mount": 4026531832, "network": 4026531833}
 DYNAMIC = 0xF0000000  # numbers from here on are of namespaces that were made later
 
 _NS_GET_USERNS, _NS_GET_PARENT = 0xB701, 0xB702
+_NSFS = 0x6E736673  # the file system type, as statfs(2) tells it
 
 
 def first_ones() -> dict[str, int]:
@@ -45,7 +47,8 @@ class Namespace:
     """One namespace.
 
     kind: its OCI name. inode: its number, which tells it from all others of the machine. pids: the processes in it, the
-    lowest number first. places: where its file is mounted. owner: the inode of the user namespace that owns it, and
+    lowest number first. places: where its file is mounted, each with the process in whose mounts
+    that is, 0 for this process's own. owner: the inode of the user namespace that owns it, and
     parent: of the one above it, for the kinds that nest; None where that can't be known.
     """
 
@@ -55,7 +58,7 @@ class Namespace:
         self.kind = kind
         self.inode = inode
         self.pids: list[int] = []
-        self.places: list[str] = []
+        self.places: list[tuple[str, int]] = []
         self.owner: int | None = None
         self.parent: int | None = None
 
@@ -98,10 +101,10 @@ def look_around(deep: bool = False) -> Survey:
                     _note_for_children(survey, pid, kind)
         survey.unseen += hidden and not seen
     if deep:
-        for place, kind, inode in _mounted(survey):
+        for pid, (place, kind, inode) in _mounted(survey):
             places = survey.at(kind, inode).places
-            if place not in places:
-                places.append(place)
+            if place not in [known for known, _ in places]:  # most mount namespaces are copies
+                places.append((place, pid))
         _climb(survey)
     return survey
 
@@ -116,18 +119,18 @@ def _note_for_children(survey: Survey, pid: int, kind: str) -> None:
         survey.at(kind, inode)
 
 
-def _mounted(survey: Survey) -> list[tuple[str, str, int]]:
-    """(place, kind, inode) of each mounted namespace, in the mounts of one process of each mount namespace."""
+def _mounted(survey: Survey) -> list[tuple[int, tuple[str, str, int]]]:
+    """What `kept` finds in the mounts of this process (0), and of one process of every other mount namespace."""
     found = []
     lowest = [one.pids[0] for one in survey.namespaces.values() if one.kind == "mount" and one.pids]
-    for pid in (os.getpid(), 1, *lowest):
+    for pid in (0, 1, *lowest):
         try:
-            with processes.Process(pid) as process:
+            with processes.Process(pid or os.getpid()) as process:
                 table = process.text("mountinfo") or ""
         except ProcessNotFoundError:
             continue
         if "nsfs" in table:
-            found += kept(mountinfo.parse(table))
+            found += [(pid, entry) for entry in kept(mountinfo.parse(table))]
     return found
 
 
@@ -145,18 +148,33 @@ def kept(mounts: list[mountinfo.MountLine]) -> list[tuple[str, str, int]]:
 def _climb(survey: Survey) -> None:
     """Ask every namespace for its owner and its parent, and note those that no process is in."""
     for namespace in list(survey.namespaces.values()):
-        paths = [f"/proc/{pid}/ns/{processes.LINKS[namespace.kind]}" for pid in namespace.pids[:1]] + namespace.places
+        paths = [f"/proc/{pid}/ns/{processes.LINKS[namespace.kind]}" for pid in namespace.pids[:1]]
+        paths += [place for place, pid in namespace.places if not pid]  # other paths lead elsewhere from here
         for path in paths:
-            try:
-                handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-            except OSError:
-                continue
-            try:
-                if os.fstat(handle).st_ino == namespace.inode:  # and not what came in its place meanwhile
-                    _relate(survey, namespace, handle)
-                    break
-            finally:
+            handle = _opened(path, namespace.inode)
+            if handle is not None:
+                _relate(survey, namespace, handle)
                 os.close(handle)
+                break
+
+
+def _opened(path: str, inode: int) -> int | None:
+    """A descriptor of the namespace of that number at a path; None when it isn't there any more.
+
+    It is looked at before it is opened: of what came in its place, a device say, opening might do harm.
+    """
+    try:
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if filesystem_of(place) == _NSFS and os.fstat(place).st_ino == inode:
+            return reopen(place, os.O_RDONLY)
+    except KernelError:
+        pass
+    finally:
+        os.close(place)
+    return None
 
 
 def _relate(survey: Survey, namespace: Namespace, handle: int) -> None:

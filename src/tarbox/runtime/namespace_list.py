@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from .owners import Owner
 
+    class Place(TypedDict):
+        path: str
+        seen_by: int | None
+
     class Row(TypedDict):
         kind: str
         inode: int
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
         owner: Owner | None
         unit: str | None
         made_by: str | None
-        places: list[str]
+        places: list[Place]
         owned_by: int | None
         parent: int | None
 
@@ -63,7 +67,7 @@ def listing(kinds: set[str] | None = None) -> Listing:
                 "owner": None if of_machine else owner,
                 "unit": None if of_machine else unit or None,
                 "made_by": None if of_machine else maker or None,
-                "places": namespace.places,
+                "places": [{"path": path, "seen_by": pid or None} for path, pid in namespace.places],
                 "owned_by": namespace.owner,
                 "parent": namespace.parent,
             }
