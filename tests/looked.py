@@ -66,6 +66,16 @@ def container(tarbox: Tarbox, *arguments: str | Path) -> Iterator[int]:
         process.communicate(timeout=30)
 
 
+def lsns(*options: str, become: tuple[str, ...] = ()) -> list[list[str]]:
+    """The rows of lsns with these options, word by word; it is asked again where a process that ended made it fail."""
+    for _ in range(50):
+        done = subprocess.run([*become, "lsns", "-n", *options], capture_output=True, text=True)
+        if done.returncode == 0:
+            break
+    assert done.returncode == 0, done.stderr
+    return [line.split() for line in done.stdout.splitlines()]
+
+
 def own_namespaces(pid: int) -> set[str]:
     """The kinds of namespaces, by the names in /proc, that a process doesn't share with the kernel's first thread."""
     kinds = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")

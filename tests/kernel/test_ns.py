@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import testhost
-from looked import container, running
+from looked import container, lsns, running
 
 SHORT = {"mount": "mnt", "network": "net"}
 
@@ -22,10 +22,10 @@ def ls(tarbox, *words):
     return {(SHORT.get(row["kind"], row["kind"]), row["inode"]): row for row in listed["namespaces"]}
 
 
-def lsns():
+def listed_by_lsns():
     """The rows of lsns: (processes, first process) by (kind, number)."""
-    said = subprocess.run(["lsns", "-n", "-o", "TYPE,NS,NPROCS,PID"], check=True, capture_output=True, text=True).stdout
-    return {(kind, int(inode)): (int(count), int(pid)) for kind, inode, count, pid in map(str.split, said.splitlines())}
+    rows = lsns("-o", "TYPE,NS,NPROCS,PID")
+    return {(kind, int(inode)): (int(count), int(pid)) for kind, inode, count, pid in rows}
 
 
 def test_all_that_lsns_lists(tarbox, rootfs_busybox):
@@ -34,9 +34,9 @@ def test_all_that_lsns_lists(tarbox, rootfs_busybox):
         container(tarbox, f"{rootfs_busybox}:O") as inside,
         running("unshare", "--net", "--user", "--map-root-user", "cat") as other,
     ):
-        before = lsns()
+        before = listed_by_lsns()
         rows = ls(tarbox)
-        after = lsns()
+        after = listed_by_lsns()
         id = re.search(r"tarbox-([0-9a-f]+)", Path(f"/proc/{inside}/cgroup").read_text())[1]
         text = tarbox.output("ns", "ls")
         net = os.stat(f"/proc/{other}/ns/net").st_ino
@@ -62,10 +62,9 @@ def test_relations_are_lsns(tarbox):
     """Which user namespace owns it, and which is its parent."""
     with running("unshare", "--user", "--map-root-user", "--pid", "--fork", "cat", depth=1) as pid:
         rows = ls(tarbox)
-        command = ["lsns", "-n", "-o", "TYPE,NS,PNS,ONS", "-p", str(pid)]
-        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        said = lsns("-o", "TYPE,NS,PNS,ONS", "-p", str(pid))
         user = os.stat(f"/proc/{pid}/ns/user").st_ino
-    for kind, inode, parent, owner in map(str.split, said.splitlines()):
+    for kind, inode, parent, owner in said:
         row = rows[(kind, int(inode))]
         assert (row["parent"] or 0, row["owned_by"] or 0) == (int(parent), int(owner))
     assert rows[("user", user)]["parent"] == 4026531837
@@ -116,17 +115,29 @@ def test_above_and_between(tarbox):
     assert re.search(rf"^user +{middle} +0 +- +- +held by a namespace below, or a descriptor$", text, re.MULTILINE)
 
 
+def test_one_that_waits_for_children(tarbox):
+    """A process made clocks for children that it doesn't have yet."""
+    code = "import ctypes, sys; ctypes.CDLL(None).unshare(0x80); print(flush=True); sys.stdin.read()"
+    process = subprocess.Popen(["python3", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        process.stdout.readline()
+        inode = os.stat(f"/proc/{process.pid}/ns/time_for_children").st_ino
+        row = ls(tarbox, "--type", "time")[("time", inode)]
+    finally:
+        process.communicate()
+    assert inode != os.stat("/proc/self/ns/time").st_ino
+    assert (row["processes"], row["of_machine"]) == (0, False)
+
+
 def test_a_plain_user_sees_his_own(plain_tarbox, plain_folder):
     """And how much isn't shown."""
     become = ("setpriv", f"--reuid={plain_tarbox.user}", f"--regid={plain_tarbox.user}", "--clear-groups")
     with running(*become, "unshare", "--user", "--map-root-user", "--uts", "cat") as pid:
-        said = subprocess.run(
-            [*become, "lsns", "-n", "-o", "TYPE,NS"], check=True, capture_output=True, text=True
-        ).stdout
+        said = lsns("-o", "TYPE,NS", become=become)
         rows = ls(plain_tarbox)
         text = plain_tarbox.output("ns", "ls")
         inode = os.stat(f"/proc/{pid}/ns/uts").st_ino
-    assert {(kind, int(number)) for kind, number in map(str.split, said.splitlines())} <= rows.keys()
+    assert {(kind, int(number)) for kind, number in said} <= rows.keys()
     assert rows[("uts", inode)]["pid"] == pid
     assert re.search(r"^Not looked into, as you may not see their namespaces: \d+ processes\.$", text, re.MULTILINE)
 

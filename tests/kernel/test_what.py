@@ -21,10 +21,7 @@ LINKS = {"mount": "mnt", "network": "net"}
 
 def compare(found, pid):
     """Numbers of namespaces are those of lsns, capabilities and ids those of /proc."""
-    said = subprocess.run(
-        ["lsns", "-n", "-o", "TYPE,NS,NPROCS", "-p", str(pid)], check=True, capture_output=True, text=True
-    ).stdout
-    rows = {kind: int(inode) for kind, inode, _ in map(str.split, said.splitlines())}
+    rows = {kind: int(inode) for kind, inode in looked.lsns("-o", "TYPE,NS", "-p", str(pid))}
     assert {LINKS.get(kind, kind): space["inode"] for kind, space in found["namespaces"].items()} == rows
     own = {LINKS.get(kind, kind) for kind, space in found["namespaces"].items() if space["own"]}
     assert own == own_namespaces(pid)
@@ -123,6 +120,9 @@ def test_a_plain_user_sees_what_everybody_may(plain_tarbox, tarbox, rootfs_busyb
     assert found["capabilities"]["effective"]["summary"].startswith("Docker's default")
     assert {entry["resource"] for entry in found["cgroups"]["limits"]} >= {"memory"}
     assert "Not shown, as you may not see it: namespaces, root" in text
+    with running("unshare", "--user", "--map-root-user", "cat") as pid:
+        spaces = what(plain_tarbox, pid)["namespaces"]
+    assert (spaces["user"]["own"], spaces["user"]["inode"], spaces["pid"]["own"]) == (True, None, False)
 
 
 def test_unshared_namespaces(tarbox):
@@ -366,4 +366,6 @@ def test_from_inside_of_a_container(tarbox):
     options = ("-v", f"{checkout}:{checkout}:ro", "--net", "host")
     text = tarbox.output("run", *options, "host", "sh", "-c", code)
     assert "You are in a container yourself" in text
+    assert "that of process 1 here" in text
+    assert "  uts      own, and yours " in text
     assert "the container that you are in: " in text.splitlines()[-1]
