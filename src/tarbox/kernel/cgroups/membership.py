@@ -112,9 +112,13 @@ def limits(found: list[Group]) -> list[Limit]:
                 if best:
                     limited.append(best)
         limited += _lists(group)
-    order = list(dict.fromkeys(kind for kinds in _KINDS.values() for kind, _, _ in kinds))
-    return sorted(limited, key=lambda one: order.index(one.resource) if one.resource in order else len(order))
+    return sorted(limited, key=lambda one: _ORDER.index(one.resource) if one.resource in _ORDER else len(_ORDER))
 
+
+_ORDER = (
+    "memory", "memory+swap", "memory-throttle", "swap", "cpu", "cpu-weight", "cpus", "memory-nodes", "pids", "io",
+    "io-weight", "devices",
+)  # fmt: skip
 
 # By version: the resource, the unit of its limit, the file of the limit and that of its use.
 _KINDS = {
