@@ -176,6 +176,7 @@ def test_a_container_of_runcs(tarbox, rootfs_busybox, tmp_path):
         found = compare(what(tarbox, pid), pid)
     finally:
         process.communicate(timeout=30)
+        os.rmdir("/run/runc")
     assert found["owner"] == {"kind": "container", "engine": "runc", "id": name, "told_by": "control group"}
     assert (found["root"]["how"], found["root"]["read_only"]) == ("pivoted", True)
     limit = {entry["resource"]: entry["limit"] for entry in found["cgroups"]["limits"]}
