@@ -4,6 +4,7 @@
     ├── UsageError              the command line or a library argument is wrong
     ├── ConfigError             an OCI document is wrong; names the JSON path
     ├── UnsupportedError        this machine lacks a piece; names it
+    ├── ProcessNotFoundError    there is no such process, or it ended meanwhile
     ├── StorageError            the data root or the state folder can't be used
     ├── ImageError              an image can't be used
     │   ├── ImageNotFoundError  there is nothing by that name
@@ -53,6 +54,10 @@ class ConfigError(TarboxError):
 
 class UnsupportedError(TarboxError):
     """This machine, its kernel or its settings lack something that was asked for."""
+
+
+class ProcessNotFoundError(TarboxError):
+    """There is no process of that number, or it ended while it was looked at."""
 
 
 class StorageError(TarboxError):

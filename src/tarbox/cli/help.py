@@ -39,6 +39,18 @@ def verb_named(name: str) -> Verb:
         from . import explain
 
         return explain.VERB
+    if name == "what":
+        from . import what
+
+        return what.VERB
+    if name == "caps":
+        from . import caps
+
+        return caps.VERB
+    if name == "ns":
+        from . import ns
+
+        return ns.VERB
     if name == "version":
         from . import version
 

@@ -21,6 +21,9 @@ FAILED, NOT_EXECUTABLE, NOT_FOUND, INTERRUPTED = 125, 126, 127, 130
 VERBS = {
     "run": "Run a command in a new container",
     "explain": "Tell every step that a run would take, and do none of them",
+    "what": "Tell how much of a container any process is",
+    "caps": "Show capabilities of processes and files, or set those of files",
+    "ns": "List the namespaces of the machine",
     "version": "Show the versions of tarbox, Python and the kernel",
     "help": "Show the help of a command",
 }
@@ -134,6 +137,12 @@ def call(name: str, words: list[str], settings: Globals) -> int:
         from .run import main as verb
     elif name == "explain":
         from .explain import main as verb
+    elif name == "what":
+        from .what import main as verb
+    elif name == "caps":
+        from .caps import main as verb
+    elif name == "ns":
+        from .ns import main as verb
     elif name == "version":
         from .version import main as verb
     elif name == "help":
