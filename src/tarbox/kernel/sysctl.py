@@ -11,9 +11,17 @@ man 5 proc_sys, man 8 sysctl
 from __future__ import annotations
 
 import os
+from errno import EACCES, EINVAL, EPERM
 
-from ..errors import KernelError
+from ..errors import KernelError, UnsupportedError
 from ..plan.step import CHILD, Slots, Step
+
+# Those that a container gets unasked, and can do without.
+USUAL = ("net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range")
+_ELSEWHERE = "is it spelled right? This kernel may lack it, or keep it for the whole machine"
+_REASONS = {
+    EINVAL: "the kernel doesn't take that value for it", EPERM: "only root may set it", EACCES: "only root may set it",
+}  # fmt: skip
 
 
 class WriteSetting(Step):
@@ -41,9 +49,12 @@ class WriteSetting(Step):
             finally:
                 os.close(descriptor)
         except FileNotFoundError:
+            if self.name not in USUAL:
+                raise UnsupportedError(f"there is no setting {self.name} in the container", _ELSEWHERE) from None
             slots.warn(f"this kernel has no setting {self.name}; it is left out")
         except OSError as error:
-            raise KernelError("write", (self._path(), self.value), error.errno or 0) from None
+            hint = _REASONS.get(error.errno or 0, "")
+            raise KernelError("write", (self._path(), self.value), error.errno or 0, hint) from None
 
     def call(self) -> str:
         return f'write("{self._path()}", "{self.value}")'
