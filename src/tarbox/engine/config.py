@@ -68,10 +68,11 @@ def config(options: RunOptions, image: ImageConfig, id: str, machine: Machine, r
 
         add_settings(made, options.sysctls)
     if machine.edits or options.device_rules:
+        from .device_config import add as add_devices
         from .device_edits import Edits
-        from .device_edits import add as add_devices
 
-        add_devices(made, machine.edits or Edits(), options.device_rules, machine.uid != 0, options.privileged)
+        machine.edits = machine.edits or Edits()
+        add_devices(made, machine.edits, options.device_rules, machine.uid != 0, options.privileged)
     return made
 
 

@@ -1,12 +1,11 @@
-"""What devices add to a container: looked up on this machine first, then put into its config.
+"""What devices add to a container, looked up on this machine.
 
-    stat -c '%F %t:%T %a %u:%g' /dev/fuse         mknod -m 600 $ROOT/dev/fuse c 10 229
+    stat -c '%F %t:%T %a %u:%g' /dev/fuse         ls -lR /dev/snd
 
-`look_up` asks the machine and `add` writes the config, so that a config can be made for a machine that isn't this one.
-Root's containers get nodes of their own with the host's numbers, mode and owner, and a rule of the devices cgroup for
-each. A plain user may make no node: such a container gets the host's own, each mounted by itself.
+This asks the machine; `device_config` writes what comes of it into the config and asks for nothing, so that a config
+can be made for a machine that isn't this one.
 
-man 2 mknod, man 2 stat; https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#devices
+man 2 stat, man 7 inode; https://github.com/cncf-tags/container-device-interface/blob/main/SPEC.md
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..spec.cdi import CdiMount, ContainerEdits, DeviceNode
-    from ..spec.runtime import Config, Device, DeviceRule, Mount
+    from ..spec.runtime import Device, Mount
     from .devices import CdiName
 
 # The module of the kernel that makes a node which many ask for.
@@ -40,21 +39,27 @@ _ACCESS = "rwm"
 class Node:
     """One device. device: as the OCI has it. source: its path on the host. access: some of "rwm", "" for no rule.
 
-    option: how it was asked for. same: whether its path is the one on the host. listed: whether it was only found in a
-    directory, and may be passed over.
+    option: how it was asked for. same: whether its path is the one on the host. facts: of the host's node, None where
+    there is none. listed: whether it was only found in a directory, and may be passed over. allowed: what of "rw" the
+    host lets the caller do with it.
     """
 
-    __slots__ = ("access", "device", "listed", "option", "same", "source")
+    __slots__ = ("access", "allowed", "device", "facts", "listed", "option", "same", "source")
 
     def __init__(
-        self, device: Device, source: str, access: str, option: str, same: bool, listed: bool = False
+        self, device: Device, source: str, access: str, option: str, same: bool, facts: os.stat_result | None,
+        listed: bool = False,
     ) -> None:  # fmt: skip
         self.device = device
         self.source = source
         self.access = access
         self.option = option
         self.same = same
+        self.facts = facts
         self.listed = listed
+        self.allowed = "".join(
+            letter for letter, mode in (("r", os.R_OK), ("w", os.W_OK)) if facts and os.access(source, mode)
+        )
 
 
 class Edits:
@@ -103,7 +108,7 @@ def _nodes(option: DeviceOption) -> list[Node]:
         if device is None:
             hint = f"-v {shorten(option.source)}:{shorten(option.target)} shows a file of the host"
             raise UsageError(f"{shown} is not a device", hint)
-        return [Node(device, source, option.access, shown, option.source == option.target)]
+        return [Node(device, source, option.access, shown, option.source == option.target, facts)]
     if source == "/":
         raise UsageError(f"{shown} would search all of the machine for devices", "e.g. --device /dev/snd")
     found: list[Node] = []
@@ -111,9 +116,11 @@ def _nodes(option: DeviceOption) -> list[Node]:
         folders.sort()
         for name in sorted(names):
             path = f"{above}/{name}"
-            device = _device(os.lstat(path), option.target + path[len(source) :])  # links would show a device twice
+            facts = os.lstat(path)  # not through links, which would show a device twice
+            device = _device(facts, option.target + path[len(source) :])
             if device is not None:
-                found.append(Node(device, path, option.access, shown, option.source == option.target, True))
+                same = option.source == option.target
+                found.append(Node(device, path, option.access, shown, same, facts, listed=True))
     if not found:
         raise UsageError(f"{shown} is a directory without devices", "ls -l shows c or b in front of a device")
     return found
@@ -164,7 +171,7 @@ def _collect(edits: Edits, more: ContainerEdits, place: str) -> None:
     for index, mount in enumerate(more.get("mounts") or []):
         edits.mounts.append(_mount(mount, f"{place}.mounts[{index}]"))
     gids = [*(more.get("additionalGids") or []), *(more.get("additionalGIDs") or [])]  # type: ignore[misc]
-    edits.gids += [gid for gid in gids if gid and gid not in edits.gids]
+    edits.gids = [*dict.fromkeys(edits.gids + [gid for gid in gids if gid])]
 
 
 def _described(node: DeviceNode, place: str) -> Node:
@@ -173,6 +180,7 @@ def _described(node: DeviceNode, place: str) -> Node:
     kind, major = node.get("type") or "", node.get("major") or 0
     whole = bool(kind) and (major != 0 or kind == "p")
     device: Device = {"type": kind, "path": _clean(node["path"])}
+    facts = None
     try:
         facts = os.stat(source)
     except OSError as error:
@@ -199,7 +207,7 @@ def _described(node: DeviceNode, place: str) -> Node:
             device[key] = node[key]
     access = node.get("permissions") or _ACCESS
     same = device["path"] == (node.get("hostPath") or node["path"])
-    return Node(device, source, "" if access == "none" else access, place, same)
+    return Node(device, source, "" if access == "none" else access, place, same, facts)
 
 
 def _mount(mount: CdiMount, place: str) -> Mount:
@@ -219,117 +227,3 @@ def _mount(mount: CdiMount, place: str) -> Mount:
     return {
         "destination": _clean(mount["containerPath"]), "type": kind, "source": source, "options": options,
     }  # fmt: skip
-
-
-def add(made: Config, edits: Edits, rules: Sequence[DeviceRule], plain: bool, privileged: bool) -> None:
-    """Put it into a config. rules: those of --device-cgroup-rule. plain: the container is a plain user's.
-
-    privileged: it may use all devices, so that no rule counts. Raises UsageError for what can't be where it is to be.
-    """
-    process, linux = made["process"], made["linux"]
-    if edits.env:
-        names = {entry.partition("=")[0] for entry in edits.env}
-        kept = [entry for entry in process["env"] if entry.partition("=")[0] not in names]
-        process["env"] = [*kept, *{entry.partition("=")[0]: entry for entry in edits.env}.values()]
-    user = process.get("user")
-    if edits.gids and user:
-        user["additionalGids"] = [*(user.get("additionalGids") or []), *edits.gids]
-    _add_mounts(made, edits.mounts)
-    nodes = [node for node in edits.nodes if _has_place(node, made["mounts"])]
-    nodes = list({node.device["path"]: node for node in nodes}.values())
-    for node in nodes:
-        for key in ("uid", "gid"):
-            if user and user[key] and key not in node.device:
-                node.device[key] = user[key]
-    if plain:
-        _mount_nodes(made, edits, nodes)
-        if rules:
-            edits.warnings.append("--device-cgroup-rule has no effect: a plain user can't make device nodes anyway")
-        return
-    paths = {node.device["path"] for node in nodes}
-    mounted = {mount["destination"] for mount in made["mounts"] if mount.get("type") == "bind"}
-    linux["devices"] = [device for device in linux["devices"] if device["path"] not in paths]
-    if "/dev" not in mounted:
-        linux["devices"] += [node.device for node in nodes]
-    if not privileged:
-        linux["resources"]["devices"] += [_rule(node) for node in nodes if node.access and node.device["type"] != "p"]
-        linux["resources"]["devices"] += rules
-
-
-def _rule(node: Node) -> DeviceRule:
-    kind = "b" if node.device["type"] == "b" else "c"
-    return {
-        "allow": True, "type": kind, "major": node.device["major"], "minor": node.device["minor"],
-        "access": node.access,
-    }  # fmt: skip
-
-
-def _add_mounts(made: Config, more: list[Mount]) -> None:
-    """Those of the files replace what would be at the same place; what lies deeper is mounted later."""
-    from .config import check_target
-
-    for mount in more:
-        check_target(mount["destination"])
-    targets = {mount["destination"] for mount in more}
-    kept = [mount for mount in made["mounts"] if mount["destination"] not in targets]
-    made["mounts"] = sorted([*kept, *more], key=_depth)
-
-
-def _depth(mount: Mount) -> int:
-    return mount["destination"].count("/")
-
-
-def _is_bind(mount: Mount) -> bool:
-    return mount.get("type") == "bind"
-
-
-def _has_place(node: Node, mounts: list[Mount]) -> bool:
-    """Whether the node would be seen at its path; raises UsageError for one that was asked for and wouldn't."""
-    path, problem = node.device["path"], ""
-    if path in ("/", "/dev"):
-        problem = "is a directory of the container"
-    for mount in mounts:
-        target, whole_dev = mount["destination"], _is_bind(mount) and mount["destination"] == "/dev"
-        if target == path and not _is_bind(mount):
-            problem = "is taken: something of the container's own is mounted there"
-        elif target.startswith(path + "/"):
-            problem = f"can't be a device: there is a mount at {target}"
-        elif whole_dev and path.startswith("/dev/"):
-            if mount.get("source") != "/dev" or not node.same:
-                problem = "would be made in the host's directory that is mounted at /dev"
-        elif path.startswith(target.rstrip("/") + "/") and target != "/dev":
-            problem = f"would be hidden by the mount at {target}"
-    if problem and not node.listed:
-        raise UsageError(f"{node.option}: {path} {problem}", "give it another path, e.g. --device HOST:/dev/NAME")
-    return not problem
-
-
-def _mount_nodes(made: Config, edits: Edits, nodes: list[Node]) -> None:
-    """The host's own nodes, each mounted at its path, unless something that was asked for is there already."""
-    taken = {mount["destination"] for mount in made["mounts"] if _is_bind(mount)}
-    if "/dev" in taken:
-        taken |= {node.device["path"] for node in nodes}
-    for node in nodes:
-        path = node.device["path"]
-        if path in taken:
-            continue
-        _tell_of_limits(edits, node)
-        made["mounts"].append(
-            {"destination": path, "type": "bind", "source": node.source, "options": ["bind", "rprivate"]}
-        )
-    made["mounts"].sort(key=_depth)
-
-
-def _tell_of_limits(edits: Edits, node: Node) -> None:
-    try:
-        facts = os.stat(node.source)
-    except OSError as error:
-        hint = "a plain user's container is shown the host's nodes, as it can't make any"
-        raise ImageNotFoundError(f"{node.option}: {node.source}: {error.strerror}", hint) from None
-    own = {"fileMode": S_IMODE(facts.st_mode), "uid": facts.st_uid, "gid": facts.st_gid}
-    if other := [key for key, value in own.items() if node.device.get(key, value) != value]:
-        edits.warnings.append(f"{node.option}: {', '.join(other)} stay the host's, whose own node it is")
-    if node.access and not node.listed and not {"r", "w"} <= set(node.access):
-        edits.warnings.append(
-            f"{node.option}: its permissions on the host are all that limits access, as a plain user can't"
-        )

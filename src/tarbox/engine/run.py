@@ -125,7 +125,7 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
         beside.steps += overlaid.steps(options, made, f"{roots.scratch}/{id}", machine.uid != 0)
     beside.user = user_of(options, image)
     beside.extra_groups = tuple(options.group_add)
-    if machine.edits:
+    if machine.edits and beside.privileged:
         beside.extra_groups += tuple(map(str, machine.edits.gids))
     beside.filter = _filter(options, made, roots, keep)
     beside.interactive = options.interactive
