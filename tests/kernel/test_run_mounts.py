@@ -153,6 +153,23 @@ def test_a_missing_source_is_refused_to_mount(tarbox, image, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "mount",
+    [
+        ("-v", "{}/new:/x:z,nocopy"),
+        ("-v", "{}/new:/x:Z,rw,delegated"),
+        ("--mount", "type=bind,src={}/new,dst=/x,bind-create-src,consistency=cached"),
+        ("--mount", "type=bind,src={}/new,dst=/x,bind-create-src=true,bind-nonrecursive"),
+    ],
+)
+def test_words_without_a_meaning_here_do_no_harm(tarbox, image, tmp_path, mount):
+    """Labels where there is no SELinux, copying, consistency; and a source that is made when that is asked for."""
+    option, words = mount
+    said = ask(tarbox, option, words.format(tmp_path), image, write="echo through >/x/file")
+    assert said["write"] == ""
+    assert (tmp_path / "new/file").read_text() == "through\n"
+
+
+@pytest.mark.parametrize(
     ("source", "target"), [("folder", "/etc/passwd"), ("file", "/etc")], ids=["folder on file", "file on folder"]
 )
 def test_what_doesnt_fit_is_said(tarbox, image, tmp_path, source, target):

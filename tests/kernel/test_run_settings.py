@@ -204,6 +204,20 @@ def test_a_terminal_that_is_not_attached_is_read_all_the_same(tarbox, image):
     assert (loud.returncode, loud.stdout.count("line")) == (5, 18000)
 
 
+def test_what_a_terminal_shows_to_nobody_is_gone(tarbox, image):
+    """With -it, and only the input attached."""
+    ours, theirs = os.openpty()
+    try:
+        script = "read x; echo got $x; yes line | head -n 20000; exit 6"
+        started = tarbox.start("run", "-it", "-a", "stdin", image, "sh", "-c", script, stdin=theirs)
+        os.write(ours, b"word\n")
+        out, err = started.communicate(timeout=30)
+        assert (started.returncode, out, err) == (6, b"", b"")
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
 def test_an_image_for_another_machine_is_refused(tarbox, image):
     machine = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
     other = "s390x"

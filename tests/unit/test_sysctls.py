@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from typing import Any
 
 import pytest
@@ -67,6 +69,41 @@ def test_what_is_no_containers_is_refused_by_name(text: str, part: str) -> None:
     with pytest.raises(UsageError) as raised:
         sysctl(text)
     assert part in str(raised.value)
+
+
+def test_no_name_leads_out_of_a_namespaces_folders() -> None:
+    """Whatever is made of the letters that paths are made of."""
+    chance = random.Random(9)
+    pieces = [
+        "net",
+        "kernel",
+        "fs",
+        "mqueue",
+        "sem",
+        ".",
+        "..",
+        "/",
+        "\0",
+        "\n",
+        " ",
+        "-",
+        "a",
+        "core_pattern",
+        "%2e",
+        "\u2024",
+    ]
+    taken = 0
+    for _ in range(20000):
+        begin = chance.choice(["", "net.", "fs.mqueue.", "kernel."])
+        try:
+            name, _value = sysctl(begin + "".join(chance.choices(pieces, k=chance.randint(1, 5))) + "=1")
+        except UsageError:
+            continue
+        path = WriteSetting(name, "1")._path()
+        taken += 1
+        assert os.path.normpath(path) == path
+        assert path.startswith(("/proc/sys/net/", "/proc/sys/fs/mqueue/")) or path == "/proc/sys/kernel/sem"
+    assert taken > 100
 
 
 def settings(uid: int = 0, **chosen: object) -> dict[str, str]:

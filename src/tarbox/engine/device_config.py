@@ -36,7 +36,8 @@ def add(made: Config, edits: Edits, rules: Sequence[DeviceRule], plain: bool, pr
     user = process.get("user")
     if edits.gids and user:
         user["additionalGids"] = [*(user.get("additionalGids") or []), *edits.gids]
-    _add_mounts(made, edits.mounts)
+    if edits.mounts:
+        _add_mounts(made, edits.mounts)
     nodes = [node for node in edits.nodes if _has_place(node, made["mounts"])]
     nodes = list({node.device["path"]: node for node in nodes}.values())
     for node in nodes:
