@@ -67,6 +67,8 @@ def refused(read: Callable[[], object]) -> str:
         ("/a:/b:z,Z", "'Z' comes after 'z'"),
         ("/a:/b:readonly", "did you mean ro?"),
         ("/a:/b:share", "did you mean shared?"),
+        ("/a:/b:RO", "did you mean ro?"),
+        ("/a:/b:o", "did you mean O?"),
         ("/a:/b:copy", "copies nothing"),
         ("/a:/b:U", "chown them yourself"),
         ("/a:/b:O,rslave", "O and rslave can't go together"),

@@ -121,7 +121,7 @@ OPTIONS = (
     Option(
         ("attach", "a"),
         "STREAM",
-        "Only this one of stdin, stdout and stderr is yours; stdin takes -i too",
+        "Which streams are yours, one each time: stdin (with -i), stdout, stderr; all when none is named",
         _PROCESS,
         _reader("stream"),
         True,
@@ -130,7 +130,7 @@ OPTIONS = (
         ("label", "l"), "NAME=VALUE", "Say something about the container, for other programs", _PROCESS, _label, True
     ),
     Option(("label-file",), "FILE", "The labels in a file, one NAME=VALUE a line", _PROCESS, None, True),
-    Option(("annotation",), "NAME=VALUE", "The same, in the OCI's word", _PROCESS, _annotation, True),
+    Option(("annotation",), "NAME=VALUE", "The same, for who reads the OCI config", _PROCESS, _annotation, True),
     Option(("cidfile",), "FILE", "Write the container's id into this new file", _PROCESS, _path),
     Option(("rm",), "", "Remove the container when it ends; in this version all are", _PROCESS),
     Option(

@@ -92,14 +92,12 @@ class Files:
     @staticmethod
     def _first(asked: CdiName, places: list[tuple[int, str, Spec, int]]) -> tuple[str, Spec, int]:
         highest = max(order for order, *_ in places)
-        first, *others = [place for order, *place in places if order == highest]
-        if others:
+        best = [(path, spec, index) for order, path, spec, index in places if order == highest]
+        if len(best) > 1:
             raise UsageError(
-                f"{asked.option}: both {first[0]} and {others[0][0]} describe it",
-                "take it out of one of the files",
+                f"{asked.option}: both {best[0][0]} and {best[1][0]} describe it", "take it out of one of the files"
             )
-        path, spec, index = first
-        return path, spec, index  # type: ignore[return-value]
+        return best[0]
 
     def _missing(self, asked: CdiName, names: list[str]) -> Exception:
         folders = " and ".join(self.folders)

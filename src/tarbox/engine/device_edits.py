@@ -140,7 +140,7 @@ def _hint(path: str) -> str:
         return f"there is no {above} either"
     from .nearest import suggest
 
-    near = suggest(name, names)
+    near = suggest(name, names) or suggest(name.lower(), names)
     return f"did you mean {above}/{near}?" if near else f"ls {above or '/'} shows what is there"
 
 

@@ -106,7 +106,8 @@ def _bad_word(word: str, before: str, text: str) -> UsageError:
     known = [one for words in _WORDS.values() for one in words]
     from .nearest import suggest
 
-    near = {"readonly": "ro", "rshare": "rshared"}.get(word) or suggest(word, known)
+    other = {"readonly": "ro", "o": "O"}.get(word, word.lower())
+    near = other if other in known else suggest(word, known)
     hint = f"did you mean {near}?" if near else "ro, rw, O, z, Z, or one of " + " ".join(_PROPAGATIONS)
     return UsageError(f"{shown} is not an option of a mount", hint)
 
