@@ -149,7 +149,10 @@ def test_a_missing_source_is_refused_to_mount(tarbox, image, tmp_path):
     assert done.returncode == 125
     assert done.stderr.startswith(f"tarbox: the source of a mount, {tmp_path}/none, doesn't exist (")
     assert not (tmp_path / "none").exists()
-    assert tarbox("run", "--mount", f"type=bind,src={tmp_path}/none,dst=/x,bind-create-src", image, "true").returncode
+    assert (
+        tarbox("run", "--mount", f"type=bind,src={tmp_path}/none,dst=/x,bind-create-src", image, "true").returncode == 0
+    )
+    assert (tmp_path / "none").is_dir()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tarbox.engine.config import config
+from tarbox.engine.device_config import add
 from tarbox.engine.device_edits import Edits, look_up
 from tarbox.engine.devices import CdiName, DeviceOption, cgroup_rule, device, gpus
 from tarbox.engine.machine import Machine
@@ -207,6 +208,16 @@ def test_a_plain_users_container_gets_the_hosts_node_mounted() -> None:
     assert [warning.split(":")[0] for warning in edits.warnings] == [
         "--device /dev/null", "--device-cgroup-rule has no effect"
     ]  # fmt: skip
+
+
+def test_in_a_user_namespace_of_roots_the_node_is_mounted_and_the_rule_holds() -> None:
+    made: Any = config(RunOptions("./rootfs"), {}, ID, Machine("here"), "/srv")
+    made["linux"]["namespaces"].append({"type": "user"})
+    edits = null(access="r")
+    add(made, edits, [], plain=False, privileged=False)
+    assert made["linux"]["devices"] == edits.warnings == []
+    assert ("/dev/null", "/dev/x") in [(mount["source"], mount["destination"]) for mount in made["mounts"]]
+    assert made["linux"]["resources"]["devices"][-1]["access"] == "r"
 
 
 def test_a_privileged_container_needs_no_rule() -> None:

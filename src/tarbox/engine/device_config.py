@@ -44,25 +44,22 @@ def add(made: Config, edits: Edits, rules: Sequence[DeviceRule], plain: bool, pr
         for key in ("uid", "gid"):
             if user and user[key] and key not in node.device:
                 node.device[key] = user[key]
-    if plain:
-        _mount_nodes(made, edits, nodes)
-        if edits.gids:
-            shown = ", ".join(map(str, edits.gids))
-            edits.warnings.append(f"the groups {shown} of a CDI file are left out: a plain user has one group inside")
-        if rules:
-            edits.warnings.append("--device-cgroup-rule has no effect: a plain user can't make device nodes anyway")
-        return
-    paths = {node.device["path"] for node in nodes}
-    mounted = {mount["destination"] for mount in made["mounts"] if mount.get("type") == "bind"}
-    linux["devices"] = [device for device in linux["devices"] if device["path"] not in paths]
-    if "/dev" not in mounted:
-        linux["devices"] += [node.device for node in nodes]
-    if privileged:
-        if rules:
-            edits.warnings.append("--device-cgroup-rule has no effect: --privileged allows all devices")
+    if any(namespace["type"] == "user" for namespace in linux["namespaces"]):
+        _mount_nodes(made, edits, nodes, plain)
     else:
-        linux["resources"]["devices"] += [_rule(node) for node in nodes if node.access and node.device["type"] != "p"]
-        linux["resources"]["devices"] += rules
+        paths = {node.device["path"] for node in nodes}
+        linux["devices"] = [device for device in linux["devices"] if device["path"] not in paths]
+        if not any(_is_bind(mount) and mount["destination"] == "/dev" for mount in made["mounts"]):
+            linux["devices"] += [node.device for node in nodes]
+    if plain and edits.gids:
+        shown = ", ".join(map(str, edits.gids))
+        edits.warnings.append(f"the groups {shown} of a CDI file are left out: a plain user has one group inside")
+    if plain or privileged:
+        why = "a plain user can't make device nodes anyway" if plain else "--privileged allows all devices"
+        edits.warnings += [f"--device-cgroup-rule has no effect: {why}"] if rules else []
+        return
+    linux["resources"]["devices"] += [_rule(node) for node in nodes if node.access and node.device["type"] != "p"]
+    linux["resources"]["devices"] += rules
 
 
 def _rule(node: Node) -> DeviceRule:
@@ -115,7 +112,7 @@ def _has_place(node: Node, mounts: list[Mount]) -> bool:
     return not problem
 
 
-def _mount_nodes(made: Config, edits: Edits, nodes: list[Node]) -> None:
+def _mount_nodes(made: Config, edits: Edits, nodes: list[Node], plain: bool) -> None:
     """The host's own nodes, each mounted at its path, unless something that was asked for is there already."""
     taken = {mount["destination"] for mount in made["mounts"] if _is_bind(mount)}
     if "/dev" in taken:
@@ -124,27 +121,29 @@ def _mount_nodes(made: Config, edits: Edits, nodes: list[Node]) -> None:
         path = node.device["path"]
         if path in taken:
             continue
-        _tell_of_limits(edits, node)
+        _tell_of_limits(edits, node, plain)
         made["mounts"].append(
             {"destination": path, "type": "bind", "source": node.source, "options": ["bind", "rprivate"]}
         )
     made["mounts"].sort(key=_depth)
 
 
-def _tell_of_limits(edits: Edits, node: Node) -> None:
-    """Say what of it can't be had for a plain user."""
+def _tell_of_limits(edits: Edits, node: Node, plain: bool) -> None:
+    """Say what of it can't be had with the host's own node, and what a plain user can't do with it."""
     if node.facts is None:
-        hint = "a plain user's container is shown the host's nodes, as it can't make any"
+        hint = "no node can be made in a user namespace, so the container is shown the host's"
         raise ImageNotFoundError(f"{node.option}: {node.source} doesn't exist on the host", hint)
     own = {"fileMode": S_IMODE(node.facts.st_mode), "uid": node.facts.st_uid, "gid": node.facts.st_gid}
     if other := [key for key, value in own.items() if node.device.get(key, value) != value]:
         edits.warnings.append(f"{node.option}: {', '.join(other)} stay the host's, whose own node it is")
-    if node.access and not node.listed and not {"r", "w"} <= set(node.access):
+    if not plain or node.listed:
+        return
+    if node.access and not {"r", "w"} <= set(node.access):
         edits.warnings.append(
             f"{node.option}: its permissions on the host are all that limits access, as a plain user can't"
         )
-    if missing := [name for letter, name in (("r", "read"), ("w", "write")) if letter in node.access
-                   and letter not in node.allowed and not node.listed]:  # fmt: skip
+    words = {"r": "read", "w": "write"}
+    if missing := [word for letter, word in words.items() if letter in node.access and letter not in node.allowed]:
         edits.warnings.append(
             f"{node.option}: you may not {' or '.join(missing)} {node.source}, and neither may your container"
             f" (ls -l {node.source}; is there a group for it that you could be in?)"
