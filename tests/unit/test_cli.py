@@ -170,7 +170,9 @@ def test_every_option_reaches_the_engine(tmp_path: Path, monkeypatch: pytest.Mon
         "mount": "type=bind,src=/a,dst=/b", "tmpfs": "/a", "root-tmpfs": "1m", "rootfs": "/a", "shm-size": "1m",
         "memory": "6m", "memory-swap": "-1", "cpus": "1", "cpu-shares": "2", "cpuset-cpus": "0", "pids-limit": "1",
         "ulimit": "core=0", "cap-add": "ALL", "cap-drop": "ALL", "security-opt": "no-new-privileges", "network": "host",
-        "hostname": "a", "domainname": "a",
+        "hostname": "a", "domainname": "a", "attach": "stdout", "label": "a=1", "label-file": str(tmp_path / "env"),
+        "annotation": "a=1", "cidfile": "/a", "pull": "never", "platform": "arm64", "device": "/dev/fuse",
+        "device-cgroup-rule": "c 1:3 r", "gpus": "all", "cdi-spec-dir": "/a", "sysctl": "net.ipv4.ip_forward=1",
     }  # fmt: skip
     for option in run.OPTIONS:
         words = [option.dashed()] + ([samples[option.names[0]]] if option.metavar else [])

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tarbox.engine import idmap, mount_options
+from tarbox.engine.config import config
 from tarbox.engine.env_files import read_env_file
+from tarbox.engine.machine import Machine
 from tarbox.engine.mount_options import mount, tmpfs, volume
-from tarbox.engine.options import MountOption
-from tarbox.errors import UsageError
+from tarbox.engine.options import MountOption, RunOptions
+from tarbox.errors import UnsupportedError, UsageError
 
 
 def bind(source: str, target: str, *options: str, create: bool = True) -> MountOption:
@@ -58,12 +62,64 @@ def refused(read: Callable[[], object]) -> str:
         ("/a:/", "can't be / itself"),
         ("/a:/..", "can't be / itself"),
         ("/a:/b:readonly", "'readonly'"),
-        ("/a:/b:ro,rw", "'rw'"),
-        ("/a:/b:shared,slave", "'slave'"),
+        ("/a:/b:ro,rw", "'rw' comes after 'ro'"),
+        ("/a:/b:shared,slave", "'slave' comes after 'shared'"),
+        ("/a:/b:z,Z", "'Z' comes after 'z'"),
+        ("/a:/b:readonly", "did you mean ro?"),
+        ("/a:/b:share", "did you mean shared?"),
+        ("/a:/b:RO", "did you mean ro?"),
+        ("/a:/b:o", "did you mean O?"),
+        ("/a:/b:copy", "copies nothing"),
+        ("/a:/b:U", "chown them yourself"),
+        ("/a:/b:O,rslave", "O and rslave can't go together"),
+        ("/a:/b:O,idmap", "O and idmap can't go together"),
+        ("/a:/b:idmap=uids", "not a mapping of ids"),
+        ("/a:/b:idmap=uids=0-1000", "FILE-HOST-COUNT"),
+        ("/a:/b:idmap=uids=0-1000-0", "beyond the ids"),
+        ("/a:/b:idmap=uids=0-4294967290-9", "beyond the ids"),
     ],
 )
 def test_what_is_no_volume_is_refused(text: str, part: str) -> None:
     assert part in refused(lambda: volume(text, "/here"))
+
+
+def test_throw_away_and_mapped_volumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert volume("./a:/b:O", "/here") == MountOption("overlay", "/here/a", "/b", ())
+    assert volume("./a:/b:O,ro,z", "/here") == MountOption("overlay", "/here/a", "/b", ("ro",))
+    assert volume("/a:/b:idmap", "/") == MountOption("bind", "/a", "/b", ("rbind", "rprivate"), False, "")
+    mapped = volume("/a:/b:ro,idmap=uids=0-1000-1#5-6-7;gids=0-1-2", "/")
+    assert mapped == MountOption(
+        "bind", "/a", "/b", ("rbind", "rro", "rprivate"), False, "uids=0-1000-1#5-6-7;gids=0-1-2"
+    )
+
+
+def test_labels_are_refused_where_selinux_is_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Elsewhere z and Z mean nothing."""
+    (tmp_path / "enforce").touch()
+    monkeypatch.setattr(mount_options, "_SELINUX", str(tmp_path / "enforce"))
+    assert "relabels no files for Z" in refused(lambda: volume("/a:/b:Z", "/"))
+    assert volume("/a:/b", "/")
+
+
+def test_a_mapped_mount_needs_a_user_namespace() -> None:
+    """With one, the config has what the kernel needs; root's containers have none yet, and a plain user may not."""
+    rows = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+    linux: Any = {"namespaces": [{"type": "user"}], "uidMappings": rows, "gidMappings": rows}
+    made: Any = {"destination": "/b", "source": "/a", "options": ["rbind"]}
+    idmap.add(made, "", linux, plain=False)
+    assert made["uidMappings"] == made["gidMappings"] == rows
+    assert made["options"] == ["rbind", "idmap"]
+    idmap.add(made, "uids=0-1000-1#5-6-7", linux, plain=False)
+    assert made["uidMappings"] == [
+        {"containerID": 0, "hostID": 1000, "size": 1}, {"containerID": 5, "hostID": 6, "size": 7},
+    ]  # fmt: skip
+    assert made["gidMappings"] == []
+    with pytest.raises(UnsupportedError, match="only root"):
+        idmap.add(made, "", linux, plain=True)
+    options = RunOptions("./rootfs")
+    options.mounts = [volume("/a:/b:idmap", "/")]
+    with pytest.raises(UnsupportedError, match="nothing to map"):
+        config(options, {}, "0123456789abcdef" * 4, Machine("here"), "/srv")
 
 
 @pytest.mark.parametrize(
@@ -127,6 +183,16 @@ def test_mounts(text: str, expected: MountOption) -> None:
         ("type=bind,dst=/b", "has no source"),
         ("type=bind,src=/a", "has no target"),
         ("source=/a,target=/b", "type volume (the type when none is given)"),
+        ("type=volume,src=a,dst=/b,volume-nocopy", "type=bind,source=./DIR"),
+        ("type=image,src=a,dst=/b,image-subpath=c", "unpack it"),
+        ("type=bind,src=/a,dst=/b,tmpfs-size=1m", "tmpfs-size is for mounts of type tmpfs"),
+        ("type=bind,src=/a,dst=/b,volume-nocopy", "volume-nocopy is for mounts of type volume"),
+        ("type=tmpfs,dst=/b,bind-propagation=shared", "bind-propagation is for mounts of type bind"),
+        ("type=tmpfs,dst=/b,size=1m", "did you mean tmpfs-size?"),
+        ("type=tmpfs,dst=/b,uid=7", "did you mean --tmpfs /b:uid=7?"),
+        ("type=bind,src=/a,dst=/b,ro,readonly", "says readonly twice"),
+        ("type=bind,src=/a,dst=/b,consistency=maybe", "no consistency 'maybe'"),
+        ("type=bind,src=,dst=/b", "source has no value"),
         ("type=volume,src=a,dst=/b", "type volume"),
         ("type=bnd,src=/a,dst=/b", "no mount type 'bnd'"),
         ("type=bind,src=a,dst=/b", "./a"),

@@ -127,6 +127,19 @@ def test_run_lets_only_harmless_devices_be_used(run):
     assert "Operation not permitted" in output
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "path"),
+    [("--device", "/dev/kmsg:/dev/log:rm", "/dev/log"), ("--device-cgroup-rule", "c 1:11 rm", "/tmp/made")],
+)
+def test_run_gives_a_device_with_the_access_that_was_asked_for(run, option, value, path):
+    """Here a program of the kernel's decides, and not the files of version 1."""
+    script = f"[ -e {path} ] || mknod {path} c 1 11; : <{path} && echo read; (: >{path}) 2>&1; true"
+    status, output = run("sh", "-c", script, options=(option, value, "--cap-add", "SYSLOG"))
+    assert status == 0, output
+    assert "read" in output.split(), output
+    assert "Operation not permitted" in output
+
+
 def test_run_as_a_plain_user_limits_in_a_delegated_group(inside):
     start = ("sh", "-c", DELEGATE, "sh", "env", "HOME=/tmp/user", "XDG_RUNTIME_DIR=/tmp/user")
     inside("install", "-d", "-o", USER, "-m", "700", "/tmp/user")

@@ -30,6 +30,48 @@ def _reader(name: str) -> Callable[[str], object]:
     return read
 
 
+def _device(text: str) -> object:
+    from ..engine.devices import device
+
+    return device(text)
+
+
+def _device_rule(text: str) -> object:
+    from ..engine.devices import cgroup_rule
+
+    return cgroup_rule(text)
+
+
+def _gpus(text: str) -> object:
+    from ..engine.devices import gpus
+
+    return gpus(text)
+
+
+def _sysctl(text: str) -> tuple[str, str]:
+    from ..engine.sysctls import sysctl
+
+    return sysctl(text)
+
+
+def _label(text: str) -> tuple[str, str]:
+    from ..engine.labels import label
+
+    return label(text)
+
+
+def _annotation(text: str) -> tuple[str, str]:
+    from ..engine.labels import annotation
+
+    return annotation(text)
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise UsageError("an empty path", "e.g. ./container.id")
+    return os.path.abspath(text)
+
+
 def _volume(text: str) -> MountOption:
     from ..engine.mount_options import volume
 
@@ -84,11 +126,25 @@ OPTIONS = (
         _reader("signal"),
     ),
     Option(("timeout",), "TIME", "End the container after this time, e.g. 90s or 1h30m", _PROCESS, _reader("duration")),
+    Option(
+        ("attach", "a"),
+        "STREAM",
+        "Which streams are yours, one each time: stdin (with -i), stdout, stderr; all when none is named",
+        _PROCESS,
+        _reader("stream"),
+        True,
+    ),
+    Option(
+        ("label", "l"), "NAME=VALUE", "Say something about the container, for other programs", _PROCESS, _label, True
+    ),
+    Option(("label-file",), "FILE", "The labels in a file, one NAME=VALUE a line", _PROCESS, None, True),
+    Option(("annotation",), "NAME=VALUE", "The same, for who reads the OCI config", _PROCESS, _annotation, True),
+    Option(("cidfile",), "FILE", "Write the container's id into this new file", _PROCESS, _path),
     Option(("rm",), "", "Remove the container when it ends; in this version all are", _PROCESS),
     Option(
         ("volume", "v"),
         "SOURCE:TARGET[:ro]",
-        "Show a directory or file of the host in the container",
+        "Show a directory or file of the host in the container; :O instead throws away what is written to it",
         _FILES,
         _volume,
         True,
@@ -97,7 +153,7 @@ OPTIONS = (
         ("mount",),
         "KEY=VALUE,...",
         "The same in detail: type=bind or tmpfs, source, target, readonly, bind-propagation, bind-recursive,"
-        " tmpfs-size, tmpfs-mode",
+        " bind-create-src, tmpfs-size, tmpfs-mode",
         _FILES,
         _mount,
         True,
@@ -106,6 +162,9 @@ OPTIONS = (
     Option(("read-only",), "", "Make the root file system read-only", _FILES),
     Option(("root-tmpfs",), "SIZE", "Keep all changes in memory, at most this much", _FILES, _reader("positive_size")),
     Option(("rootfs",), "DIR", "Use this directory as root instead of IMAGE; DIR:O leaves it unchanged", _FILES),
+    Option(("pull",), "WHEN", "Fetch an address: always, missing (default) or never", _FILES, _reader("pull")),
+    Option(("platform",), "OS/ARCH", "The image must be made for this, e.g. linux/arm64", _FILES, _reader("platform")),
+    Option(("quiet", "q"), "", "Don't show how far fetching and unpacking are", _FILES),
     Option(("shm-size",), "SIZE", "The size of /dev/shm (default 64m)", _FILES, _reader("size")),
     Option(("memory", "m"), "SIZE", "The most memory it may use, e.g. 512m", _LIMITS, _reader("memory")),
     Option(
@@ -146,6 +205,32 @@ OPTIONS = (
         True,
     ),
     Option(
+        ("device",),
+        "HOST[:PATH][:rwm]",
+        "Give a device, all those of a directory, or one that a CDI file describes: vendor.com/class=NAME",
+        _RIGHTS,
+        _device,
+        True,
+    ),
+    Option(
+        ("device-cgroup-rule",),
+        "RULE",
+        "Allow the use of devices by their numbers, e.g. 'c 189:* rwm'",
+        _RIGHTS,
+        _device_rule,
+        True,
+    ),
+    Option(("gpus",), "all|NUMBER", "Give NVIDIA's GPUs, as a CDI file describes them", _RIGHTS, _gpus, True),
+    Option(("cdi-spec-dir",), "DIR", "Look for CDI files here (default /etc/cdi, /var/run/cdi)", _RIGHTS, _path, True),
+    Option(
+        ("sysctl",),
+        "NAME=VALUE",
+        "A setting of the container's own network or IPC, e.g. net.ipv4.ip_forward=1",
+        _RIGHTS,
+        _sysctl,
+        True,
+    ),
+    Option(
         ("privileged",), "", "Give all capabilities and devices and take the filters away: not a wall any more", _RIGHTS
     ),
     Option(
@@ -171,17 +256,6 @@ _MISSING = {
     "publish-all": "containers have no network but loopback; --network host shares the host's",
     "name": "containers have no names yet",
     "restart": "it runs a container once",
-    "a": "-i hands standard input over; output and errors always are",
-    "attach": "-i hands standard input over; output and errors always are",
-    "l": "",
-    "label": "",
-    "label-file": "",
-    "annotation": "",
-    "q": "",
-    "quiet": "",
-    "device": "--privileged gives all devices",
-    "gpus": "--privileged gives all devices",
-    "device-cgroup-rule": "",
     "link": "containers have no network but loopback",
     "add-host": "-v ./hosts:/etc/hosts:ro brings a hosts file of your own",
     "dns": "-v ./resolv.conf:/etc/resolv.conf:ro brings one of your own",
@@ -223,7 +297,6 @@ _MISSING = {
     "isolation": "",
     "no-new-privileges": "it is --security-opt no-new-privileges",
     "seccomp": "it is --security-opt seccomp=FILE",
-    "sysctl": "",
     "log-driver": "output comes as it is written",
     "log-opt": "output comes as it is written",
     "health-cmd": "",
@@ -233,13 +306,10 @@ _MISSING = {
     "health-start-period": "",
     "health-start-interval": "",
     "no-healthcheck": "there are no health checks to turn off",
-    "pull": "",
-    "platform": "",
     "runtime": "tarbox is its own runtime",
-    "cidfile": "",
     "detach-keys": "",
     "sig-proxy": "signals are always handed on",
-    "stop-timeout": "",
+    "stop-timeout": "nothing stops a container from outside; --timeout TIME ends one that runs too long",
     "storage-opt": "--root-tmpfs SIZE limits what can be written",
 }
 
@@ -294,6 +364,13 @@ def run_options(found: Arguments) -> RunOptions:
             setattr(options, key.replace("-", "_"), given[key])
     for key in ("mount", "volume", "tmpfs"):
         options.mounts += _list(given, key, MountOption)
+    _add_devices(options, given)
+    options.cdi_dirs = _list(given, "cdi-spec-dir", str)
+    options.sysctls = dict(_list(given, "sysctl", tuple))
+    options.attach = _list(given, "attach", str)
+    options.labels, options.annotations = _labels(given), dict(_list(given, "annotation", tuple))
+    if "stdin" in options.attach and not options.interactive:
+        raise UsageError("--attach stdin: the container's input isn't open", "add -i")
     options.ulimits = list({limit.name: limit for limit in _list(given, "ulimit", Ulimit)}.values())
     _secure(options, _list(given, "security-opt", tuple))
     return options
@@ -303,7 +380,7 @@ def run_options(found: Arguments) -> RunOptions:
 _SAME_NAME = (
     "interactive", "tty", "rm", "workdir", "user", "group-add", "hostname", "domainname", "entrypoint", "read-only",
     "root-tmpfs", "memory", "memory-swap", "cpus", "cpu-shares", "cpuset-cpus", "pids-limit", "cap-add", "cap-drop",
-    "privileged", "init", "shm-size", "stop-signal", "network", "timeout",
+    "privileged", "init", "shm-size", "stop-signal", "network", "timeout", "cidfile", "pull", "platform", "quiet",
 )  # fmt: skip
 
 
@@ -327,6 +404,26 @@ def _environment(given: dict[str, object]) -> list[str]:
         # A variable that isn't set here isn't set there: the name alone takes the image's away, as Docker does.
         entries.append(f"{entry}={os.environ[entry]}" if "=" not in entry and entry in os.environ else entry)
     return entries
+
+
+def _add_devices(options: RunOptions, given: dict[str, object]) -> None:
+    if given.keys().isdisjoint(("device", "gpus", "device-cgroup-rule")):
+        return
+    from ..engine.devices import CdiName, DeviceOption
+
+    for entry in (*_list(given, "device", object), *(name for names in _list(given, "gpus", list) for name in names)):
+        if isinstance(entry, DeviceOption | CdiName):
+            options.devices.append(entry)
+    options.device_rules += _list(given, "device-cgroup-rule", dict)  # type: ignore[arg-type]
+
+
+def _labels(given: dict[str, object]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for path in _list(given, "label-file", str):
+        from ..engine.labels import read_label_file
+
+        labels |= read_label_file(path)
+    return labels | dict(_list(given, "label", tuple))
 
 
 def _secure(options: RunOptions, chosen: list[tuple[str, str]]) -> None:

@@ -53,6 +53,26 @@ def config(options: RunOptions, image: ImageConfig, id: str, machine: Machine, r
     }
     if options.domainname:
         made["domainname"] = options.domainname
+    if options.labels or options.annotations:
+        # Containers aren't kept, so that there is no other place for a label yet.
+        made["annotations"] = {**options.labels, **options.annotations}
+    if any(mount.idmap is not None for mount in options.mounts):
+        from .idmap import add as add_mapping
+
+        mapped = {mount.target: mount.idmap for mount in options.mounts}
+        for mount in made["mounts"]:
+            if (words := mapped.get(mount["destination"])) is not None:
+                add_mapping(mount, words, made["linux"], machine.uid != 0)
+    if options.sysctls:
+        from .sysctls import add as add_settings
+
+        add_settings(made, options.sysctls)
+    if machine.edits or options.device_rules:
+        from .device_config import add as add_devices
+        from .device_edits import Edits
+
+        machine.edits = machine.edits or Edits()
+        add_devices(made, machine.edits, options.device_rules, machine.uid != 0, options.privileged)
     return made
 
 
@@ -173,8 +193,7 @@ def _mounts(options: RunOptions, machine: Machine) -> list[Mount]:
     for target in targets:
         if targets.count(target) > 1:
             raise UsageError(f"two mounts at {target}", "give each target once")
-        if target == "/proc" or (target.startswith("/proc/") and target not in _PROC_TARGETS):
-            raise UsageError(f"nothing can be mounted at {target}", "the container's limits rely on its own /proc")
+        check_target(target)
     memory_dev = [mount for mount in options.mounts if mount.target == "/dev" and mount.kind == "tmpfs"]
     own_dev = "/dev" in targets and not memory_dev  # whoever brings a /dev of the host brings all of it
     mounts = []
@@ -197,6 +216,12 @@ def _mounts(options: RunOptions, machine: Machine) -> list[Mount]:
         if entry not in memory_dev
     ]
     return mounts
+
+
+def check_target(target: str) -> None:
+    """Raise UsageError when nothing may be mounted there."""
+    if target == "/proc" or (target.startswith("/proc/") and target not in _PROC_TARGETS):
+        raise UsageError(f"nothing can be mounted at {target}", "the container's limits rely on its own /proc")
 
 
 def _options_of_dev(ours: list[str], theirs: tuple[str, ...]) -> list[str]:

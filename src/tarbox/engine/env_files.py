@@ -20,28 +20,8 @@ _LARGEST = 1 << 20
 
 def read_env_file(path: str, environ: Mapping[str, str]) -> list[str]:
     """The `NAME=value` entries of a file; environ: the caller's variables. Raises UsageError with the line's number."""
-    try:
-        # Not blocking, as the name may be a FIFO's that nobody writes to.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            data = b""
-            while block := os.read(descriptor, 65536):
-                data += block
-                if len(data) > _LARGEST:
-                    raise UsageError(f"--env-file {shorten(path)} has more than 1 MiB", "is it the right file?")
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise UsageError(f"--env-file {shorten(path)}: {error.strerror}") from None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UsageError(f"--env-file {shorten(path)} is not UTF-8 text") from None
     entries: list[str] = []
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.removesuffix("\r").lstrip()
-        if not line or line.startswith("#"):
-            continue
+    for number, line in lines(path, "--env-file"):
         name, equals, _ = line.partition("=")
         if not equals:
             name = name.rstrip()
@@ -59,3 +39,26 @@ def read_env_file(path: str, environ: Mapping[str, str]) -> list[str]:
         elif name in environ:
             entries.append(f"{name}={environ[name]}")
     return entries
+
+
+def lines(path: str, option: str) -> list[tuple[int, str]]:
+    """The lines of a file that say something, each with its number; option: for the message of a UsageError."""
+    try:
+        # Not blocking, as the name may be a FIFO's that nobody writes to.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            data = b""
+            while block := os.read(descriptor, 65536):
+                data += block
+                if len(data) > _LARGEST:
+                    raise UsageError(f"{option} {shorten(path)} has more than 1 MiB", "is it the right file?")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise UsageError(f"{option} {shorten(path)}: {error.strerror}") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"{option} {shorten(path)} is not UTF-8 text") from None
+    found = [(number, line.removesuffix("\r").lstrip()) for number, line in enumerate(text.split("\n"), 1)]
+    return [(number, line) for number, line in found if line and not line.startswith("#")]

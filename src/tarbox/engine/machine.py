@@ -12,6 +12,7 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..spec.runtime import Device
+    from .device_edits import Edits
 
 _THERMAL = "/sys/devices/system/cpu/cpu%d/thermal_throttle"
 
@@ -23,10 +24,10 @@ class Machine:
     container can be given. bounding: a bit for each that this process, and what it executes, can ever have. uid, gid:
     of the caller; with a uid other than 0 the container gets a user namespace.
     thermal_paths: files of /sys that tell of the host's temperature.
-    devices: the nodes of the host's /dev, for --privileged.
+    devices: the nodes of the host's /dev, for --privileged. edits: what the devices that were asked for add.
     """
 
-    __slots__ = ("bounding", "capabilities", "cpus", "devices", "gid", "hostname", "thermal_paths", "uid")
+    __slots__ = ("bounding", "capabilities", "cpus", "devices", "edits", "gid", "hostname", "thermal_paths", "uid")
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Machine:
         thermal_paths: tuple[str, ...] = (),
         devices: tuple[Device, ...] = (),
         bounding: int = 2**64 - 1,
+        edits: Edits | None = None,
     ) -> None:
         self.bounding = bounding
         self.hostname = hostname
@@ -47,6 +49,7 @@ class Machine:
         self.gid = gid
         self.thermal_paths = thermal_paths
         self.devices = devices
+        self.edits = edits
 
 
 def read_machine(devices: bool = False) -> Machine:

@@ -1,6 +1,7 @@
 """`-v`, `--mount` and `--tmpfs`: what people write, as mount entries. Loaded only when one of them is given.
 
     -v SOURCE:TARGET[:OPTIONS]                            mount --bind, the source made when it is missing
+    -v SOURCE:TARGET:O                                    mount -t overlay, what is written goes with the container
     --mount type=bind,source=SOURCE,target=TARGET         mount --bind, a missing source refused
     --tmpfs TARGET[:OPTIONS], --mount type=tmpfs,target=… mount -t tmpfs
 
@@ -16,8 +17,13 @@ from .options import MountOption
 from .values import shorten, size, switch
 
 _PROPAGATIONS = ("shared", "rshared", "slave", "rslave", "private", "rprivate")
-# Accepted and without effect: no label is set that would need z and Z; a bind mount copies nothing, so nocopy holds.
-_IDLE = ("z", "Z", "nocopy", "consistent", "cached", "delegated")
+# Words of -v of which one each may be given. Those for labels have no effect without SELinux; a bind mount copies
+# nothing, so that nocopy holds; and consistency is for machines that Linux runs inside of.
+_WORDS = {
+    "access": ("ro", "rw"), "propagation": _PROPAGATIONS, "label": ("z", "Z"), "copying": ("nocopy", "copy"),
+    "consistency": ("consistent", "cached", "delegated", "default"), "overlay": ("O",),
+}  # fmt: skip
+_SELINUX = "/sys/fs/selinux/enforce"
 _TMPFS_FLAGS = {
     "exec": "noexec", "suid": "nosuid", "dev": "nodev", "rw": "ro", "async": "sync", "atime": "noatime",
     "diratime": "nodiratime", "relatime": "norelatime", "strictatime": "nostrictatime",
@@ -44,13 +50,7 @@ def volume(text: str, directory: str) -> MountOption:
                 f"{shorten(source)!r} would be a name, as no shell has expanded the ~", "write $HOME instead"
             )
         raise _no_volumes(f"the named volume {shorten(source)!r}", f"for a directory here write ./{shorten(source)}")
-    return MountOption(
-        "bind",
-        os.path.normpath(os.path.join(directory, source)),
-        _target(target),
-        _bind_options(parts[2] if len(parts) == 3 else "", text),
-        True,
-    )
+    return _volume(os.path.normpath(os.path.join(directory, source)), _target(target), parts[2:], text)
 
 
 def _no_volumes(what: str, hint: str) -> UsageError:
@@ -68,19 +68,56 @@ def _target(text: str) -> str:
     return target
 
 
-def _bind_options(words: str, text: str) -> tuple[str, ...]:
-    access = propagation = ""
-    for word in words.split(",") if words else ():
-        if word in ("ro", "rw") and not access:
-            access = word
-        elif word in _PROPAGATIONS and not propagation:
-            propagation = word
-        elif word not in _IDLE:
-            raise UsageError(
-                f"{shorten(text)!r}: the option {shorten(word)!r} isn't known, or clashes with another",
-                "ro or rw, and one of " + " ".join(_PROPAGATIONS),
-            )
-    return ("rbind", *(("rro",) if access == "ro" else ()), propagation or "rprivate")
+def _volume(source: str, target: str, words: list[str], text: str) -> MountOption:
+    given: dict[str, str] = {}
+    idmap: str | None = None
+    for word in words[0].split(",") if words and words[0] else ():
+        name = next((name for name, known in _WORDS.items() if word in known), "")
+        if word.partition("=")[0] in ("idmap", "ridmap"):
+            from .idmap import read
+
+            idmap = read(word, text)
+        elif not name or name in given:
+            raise _bad_word(word, given.get(name, ""), text)
+        else:
+            given[name] = word
+    if given.get("copying") == "copy":
+        raise UsageError(f"{shorten(text)!r}: a bind mount copies nothing", "leave copy out")
+    _check_label(given.get("label", ""), text)
+    read_only, propagation = given.get("access") == "ro", given.get("propagation", "")
+    if "overlay" in given:
+        if propagation or idmap is not None:
+            other = propagation or "idmap"
+            raise UsageError(f"{shorten(text)!r}: O and {other} can't go together", "an overlay is no bind mount")
+        return MountOption("overlay", source, target, ("ro",) if read_only else ())
+    options = ("rbind", *(("rro",) if read_only else ()), propagation or "rprivate")
+    return MountOption("bind", source, target, options, idmap is None, idmap)
+
+
+def _bad_word(word: str, before: str, text: str) -> UsageError:
+    shown = f"{shorten(text)!r}: {shorten(word)!r}"
+    if before:
+        return UsageError(f"{shown} comes after {before!r}, and only one of the two can be meant", "leave one out")
+    if word == "U":
+        return UsageError(
+            f"{shown} would change who owns the files on the host, and tarbox never does that",
+            "chown them yourself, or run as their owner: -u $(id -u)",
+        )
+    known = [one for words in _WORDS.values() for one in words]
+    from .nearest import suggest
+
+    other = {"readonly": "ro", "o": "O"}.get(word, word.lower())
+    near = other if other in known else suggest(word, known)
+    hint = f"did you mean {near}?" if near else "ro, rw, O, z, Z, or one of " + " ".join(_PROPAGATIONS)
+    return UsageError(f"{shown} is not an option of a mount", hint)
+
+
+def _check_label(word: str, text: str) -> None:
+    if word and os.path.exists(_SELINUX):
+        raise UsageError(
+            f"{shorten(text)!r}: SELinux is on, and this version of tarbox relabels no files for {word}",
+            "chcon -Rt container_file_t SOURCE does; containers of tarbox have no label of their own, and need none",
+        )
 
 
 def tmpfs(text: str) -> MountOption:
@@ -129,15 +166,15 @@ def mount(text: str, directory: str) -> MountOption:
         key = _SHORT.get(key.strip().lower(), key.strip().lower())
         if key in pairs:
             raise UsageError(f"{shorten(text)!r} says {key} twice")
-        if not equals and key not in ("readonly", "bind-nonrecursive"):
+        if not equals and key not in ("readonly", "bind-nonrecursive", "bind-create-src", "volume-nocopy"):
             raise UsageError(f"{shorten(text)!r}: {shorten(field)!r} is not of the form KEY=VALUE", _EXAMPLE)
         pairs[key] = value if equals else "true"
-    kind = pairs.pop("type", "volume")
-    if kind in ("volume", "image", "cluster", "npipe", "glob", "ramfs", "devpts"):
+        if equals and not value.strip():
+            raise UsageError(f"{shorten(text)!r}: {key} has no value", _EXAMPLE)
+    kind = pairs.pop("type", "volume").lower()
+    if kind in _LATER:
         given = "" if kind != "volume" or "type=" in text else " (the type when none is given)"
-        raise UsageError(
-            f"this version of tarbox has no mounts of type {kind}{given}", "type=bind or type=tmpfs; " + _EXAMPLE
-        )
+        raise UsageError(f"this version of tarbox has no mounts of type {kind}{given}", _LATER[kind])
     if kind not in ("bind", "tmpfs"):
         raise UsageError(f"there is no mount type {shorten(kind)!r}", "type=bind or type=tmpfs; " + _EXAMPLE)
     known = _KEYS[kind]
@@ -146,6 +183,13 @@ def mount(text: str, directory: str) -> MountOption:
             from .nearest import suggest
 
             near = suggest(key, known)
+            other = next((name for name in ("bind", "tmpfs", "volume", "image") if key.startswith(f"{name}-")), "")
+            if other not in ("", kind):
+                raise UsageError(f"{shorten(text)!r}: {shorten(key)} is for mounts of type {other}", "leave it out")
+            if kind == "tmpfs" and key in (*_TMPFS_KEYS, *_TMPFS_FLAGS, *_TMPFS_FLAGS.values()):
+                word = key if pairs[key] == "true" else f"{key}={pairs[key]}"
+                whole = f"--tmpfs {shorten(pairs.get('target', '/x'))}:{shorten(word)}"
+                near = f"tmpfs-{key}" if f"tmpfs-{key}" in known else whole
             raise UsageError(
                 f"{shorten(text)!r}: {shorten(key)!r} is not an option of a {kind} mount",
                 f"did you mean {near}?" if near else "it has " + ", ".join(known),
@@ -166,7 +210,12 @@ def mount(text: str, directory: str) -> MountOption:
     )
 
 
-_SHORT = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly", "volume-nocopy": "nocopy"}
+_SHORT = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
+_LATER = {
+    "volume": "for a directory here: type=bind,source=./DIR; for scratch space: type=tmpfs",
+    "image": "unpack it and show its directory: type=bind,source=./rootfs,readonly",
+    **dict.fromkeys(("cluster", "npipe", "glob", "ramfs", "devpts"), "type=bind or type=tmpfs"),
+}
 _KEYS = {
     "bind": (
         "source", "target", "readonly", "bind-propagation", "bind-recursive", "bind-nonrecursive", "bind-create-src",
@@ -192,6 +241,11 @@ def _bind_mount(pairs: dict[str, str], text: str) -> tuple[str, ...]:
     readonly = switch(pairs.get("readonly", "false"))
     propagation = pairs.get("bind-propagation", "rprivate")
     recursive = pairs.get("bind-recursive", "enabled")
+    consistency = pairs.get("consistency", "default")
+    if consistency not in _WORDS["consistency"]:
+        raise UsageError(
+            f"{shorten(text)!r}: no consistency {shorten(consistency)!r}", "one of " + ", ".join(_WORDS["consistency"])
+        )
     if propagation not in _PROPAGATIONS:
         raise UsageError(
             f"{shorten(text)!r}: no propagation {shorten(propagation)!r}", "one of " + " ".join(_PROPAGATIONS)

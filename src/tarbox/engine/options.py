@@ -6,20 +6,31 @@ has one. The values are already parsed: bytes, seconds and mount entries, not th
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..spec.runtime import DeviceRule
+    from .devices import CdiName, DeviceOption
+
 HOST, NONE = "host", "none"
 
 
 class MountOption:
     """One `-v`, `--mount` or `--tmpfs`.
 
-    kind: "bind" or "tmpfs". source: an absolute path on the host; "tmpfs" for a tmpfs. target: an absolute path in the
-    container. options: as the OCI config spells them (`rbind`, `rro`, `rprivate`, `size=1m`).
+    kind: "bind", "tmpfs", or "overlay" for a directory whose changes are thrown away. source: an absolute path on the
+    host; "tmpfs" for a tmpfs. target: an absolute path in the container. options: as the OCI config spells them
+    (`rbind`, `rro`, `rprivate`, `size=1m`).
     create: whether a source that doesn't exist is made, as a directory (`-v` does that, `--mount` refuses).
+    idmap: how ids are mapped, "" for as the container's are; None for not at all (`idmap.py`).
     """
 
-    __slots__ = ("create", "kind", "options", "source", "target")
+    __slots__ = ("create", "idmap", "kind", "options", "source", "target")
 
-    def __init__(self, kind: str, source: str, target: str, options: tuple[str, ...], create: bool = False) -> None:
+    def __init__(
+        self, kind: str, source: str, target: str, options: tuple[str, ...], create: bool = False,
+        idmap: str | None = None,
+    ) -> None:  # fmt: skip
+        self.idmap = idmap
         self.kind = kind
         self.source = source
         self.target = target
@@ -69,15 +80,24 @@ class RunOptions:
     cpus: how many, 0 is unset. cpu_shares, pids_limit: 0 is unset. cpuset_cpus: a list such as `0-1,3`.
     seccomp: "" for what goes with the rest, else "default", "unconfined" or the absolute path of a profile.
     stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none" or "host".
+    devices: by path or by CDI name (`devices.py`). device_rules: as the OCI has them. cdi_dirs: none for the usual.
+    attach: which of stdin, stdout and stderr are the caller's; none for all. cidfile: the absolute path of a new file.
+    pull: "missing", "always" or "never". platform: an architecture in the OCI's words, "" for any that runs here.
     """
 
     __slots__ = (
+        "annotations",
+        "attach",
         "cap_add",
         "cap_drop",
+        "cdi_dirs",
+        "cidfile",
         "command",
         "cpu_shares",
         "cpus",
         "cpuset_cpus",
+        "device_rules",
+        "devices",
         "domainname",
         "entrypoint",
         "env",
@@ -86,13 +106,17 @@ class RunOptions:
         "image",
         "init",
         "interactive",
+        "labels",
         "memory",
         "memory_swap",
         "mounts",
         "network",
         "no_new_privileges",
         "pids_limit",
+        "platform",
         "privileged",
+        "pull",
+        "quiet",
         "read_only",
         "rm",
         "root_tmpfs",
@@ -100,6 +124,7 @@ class RunOptions:
         "seccomp",
         "shm_size",
         "stop_signal",
+        "sysctls",
         "timeout",
         "tty",
         "ulimits",
@@ -143,6 +168,17 @@ class RunOptions:
         self.network = NONE
         self.stop_signal = 0
         self.timeout = 0.0
+        self.devices: list[DeviceOption | CdiName] = []
+        self.device_rules: list[DeviceRule] = []
+        self.cdi_dirs: list[str] = []
+        self.sysctls: dict[str, str] = {}
+        self.labels: dict[str, str] = {}
+        self.annotations: dict[str, str] = {}
+        self.attach: list[str] = []
+        self.cidfile = ""
+        self.pull = "missing"
+        self.platform = ""
+        self.quiet = False
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)

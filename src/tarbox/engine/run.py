@@ -62,7 +62,7 @@ def run(options: RunOptions, root: str | None = None, observe: Observer | None =
     for folder in roots.journals:
         _warn([str(error) for error in sweep(folder, UNDO)])
     signals.leave_on_termination()
-    session = Session(options.interactive, options.tty)
+    session = Session(options.interactive, options.tty, options.attach)
     mask = signals.present_mask()
     try:
         container = prepare(options, roots, tuple(session.slots()))
@@ -86,9 +86,13 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
 
     given: the slots that the session fills. keep: whether what was computed (a compiled filter) may be kept on disk.
     """
-    found = source.find(options.image, options.rootfs)
+    found = source.find(options.image, options.rootfs).choose(options.pull, options.platform, options.quiet)
     image = found.config()
     machine = read_machine(devices=options.privileged)
+    if options.devices:
+        from .device_edits import look_up
+
+        machine.edits = look_up(options.devices, options.cdi_dirs)
     if keep and machine.uid == 0 and not machine.capabilities >> _SYS_ADMIN & 1:
         raise UnsupportedError(
             "root without CAP_SYS_ADMIN can't make a container: it may not mount anything",
@@ -110,17 +114,30 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
         )
     _check_sources(options)
     beside.steps += found.steps(roots.data, f"{roots.scratch}/{id}", options.root_tmpfs, beside.privileged)
+    if options.cidfile:
+        from .cidfile import step
+
+        beside.steps.append(step(options.cidfile, id))
     beside.steps += [MakeSource(mount.source) for mount in options.mounts if mount.create]
     beside.steps += _own_files(options, made, roots.state)
+    if any(mount.kind == "overlay" for mount in options.mounts):
+        from . import overlaid
+
+        beside.steps += overlaid.steps(options, made, f"{roots.scratch}/{id}", machine.uid != 0)
     beside.user = user_of(options, image)
     beside.extra_groups = tuple(options.group_add)
+    if machine.edits and beside.privileged:
+        beside.extra_groups += tuple(map(str, machine.edits.gids))
     beside.filter = _filter(options, made, roots, keep)
     beside.interactive = options.interactive
     beside.init = options.init
     beside.ignored = signals.ignored()
     beside.held = machine.bounding
     beside.given = given
-    return Container(id, made, beside, plan(made, beside))
+    container = Container(id, made, beside, plan(made, beside))
+    if machine.edits:
+        container.warnings += machine.edits.warnings
+    return container
 
 
 def _carry_out(

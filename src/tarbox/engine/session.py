@@ -30,7 +30,7 @@ from .streams import Copy, are_one, make_pipe, may_cross
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM, SIGCHLD = 1, 2, 3, 9, 15, 17
 SIGCONT, SIGSTOP, SIGTTIN, SIGTTOU, SIGWINCH = 18, 19, 21, 22, 28
@@ -44,6 +44,11 @@ _LINGER_SECONDS = 1.0  # for output of what outlives the container's first proce
 _CONSOLE_SECONDS = 0.05  # between two looks at a terminal that no program in the container has open
 
 
+def _open_nowhere() -> int:
+    """Where output goes that nobody is attached to."""
+    return os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+
+
 class Session:
     """The standard streams, the signals and the end of one foreground container.
 
@@ -52,20 +57,22 @@ class Session:
     signals must be blocked (`signals.block_all()`), so that none gets lost in between.
 
     interactive: pass the caller's standard input on. terminal: the container has a terminal of its own. Raises
-    UsageError when both are asked for and the caller's input isn't a terminal.
+    UsageError when both are asked for and the caller's input isn't a terminal. attached: which of "stdin", "stdout"
+    and "stderr" are the caller's, none for all; what is written to another is thrown away.
     """
 
     __slots__ = (
-        "_arrivals", "_console", "_console_rests", "_descriptors", "_ends", "_foreground", "_freeze", "_ignored",
-        "_input", "_interactive", "_interrupts", "_kill_at", "_kill_reason", "_outputs", "_pidfd", "_quiet_since",
-        "_running", "_terminal", "_thaw",
+        "_arrivals", "_attached", "_console", "_console_rests", "_descriptors", "_ends", "_foreground", "_freeze",
+        "_ignored", "_input", "_interactive", "_interrupts", "_kill_at", "_kill_reason", "_outputs", "_pidfd",
+        "_quiet_since", "_running", "_terminal", "_thaw",
     )  # fmt: skip
 
-    def __init__(self, interactive: bool, terminal: bool) -> None:
+    def __init__(self, interactive: bool, terminal: bool, attached: Sequence[str] = ()) -> None:
         if interactive and terminal and not os.isatty(0):
             raise UsageError("the input device is not a TTY", "without -t the input may be a pipe or a file")
         self._interactive = interactive
         self._terminal = terminal
+        self._attached = tuple(attached) or ("stdout", "stderr")
         self._foreground = Foreground(raw=interactive and terminal)
         self._descriptors: dict[str, int] = {}
         self._ends: list[int] = []  # the container's ends of our pipes, until it has them
@@ -136,11 +143,12 @@ class Session:
     def _choose_streams(self) -> None:
         if self._interactive:
             self._descriptors["stdin"] = self._choose_input()
-        self._descriptors["stdout"] = self._choose_output(1, "standard output")
-        if self._descriptors["stdout"] != 1 and are_one(1, 2):
+        self._descriptors["stdout"] = self._choose_output(1, "standard output", "stdout")
+        both = {"stdout", "stderr"} <= {*self._attached}
+        if both and self._descriptors["stdout"] != 1 and are_one(1, 2):
             self._descriptors["stderr"] = self._descriptors["stdout"]
         else:
-            self._descriptors["stderr"] = self._choose_output(2, "standard error")
+            self._descriptors["stderr"] = self._choose_output(2, "standard error", "stderr")
 
     def _choose_input(self) -> int:
         if may_cross(0):
@@ -151,7 +159,11 @@ class Session:
         self._input = Copy.of_input(0, ours, (ours,))
         return theirs
 
-    def _choose_output(self, caller: int, what: str) -> int:
+    def _choose_output(self, caller: int, what: str, name: str) -> int:
+        if name not in self._attached:
+            nowhere = _open_nowhere()
+            self._ends.append(nowhere)
+            return nowhere
         if may_cross(caller):
             return caller
         ours, theirs = make_pipe()
@@ -273,7 +285,11 @@ class Session:
     def _use_console(self, console: int) -> None:
         os.set_blocking(console, False)
         self._console = console
-        self._outputs.append(Copy.of_output("standard output", console, 1, ()))
+        if {"stdout", "stderr"}.isdisjoint(self._attached):
+            nowhere = _open_nowhere()
+            self._outputs.append(Copy("standard output", console, nowhere, (nowhere,)))
+        else:
+            self._outputs.append(Copy.of_output("standard output", console, 1, ()))
         if self._interactive:
             self._input = Copy.of_input(0, console, ())
             if not in_foreground(0):

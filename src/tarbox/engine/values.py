@@ -302,3 +302,38 @@ def variable(text: str) -> str:
     if not name or "\0" in text:
         raise UsageError(f"{shorten(text)!r} has no name", "NAME=value, or NAME to hand on its value")
     return text
+
+
+def stream(text: str) -> str:
+    """One --attach: `stdin`, `stdout` or `stderr`, in any case."""
+    if text.lower() not in ("stdin", "stdout", "stderr"):
+        raise UsageError(f"there is no stream {shorten(text)!r}", "stdin, stdout or stderr")
+    return text.lower()
+
+
+def pull(text: str) -> str:
+    """`always`, `missing` or `never`."""
+    if text not in ("always", "missing", "never"):
+        from .nearest import suggest
+
+        near = suggest(text, ("always", "missing", "never"))
+        raise UsageError(
+            f"{shorten(text)!r} doesn't say when", f"did you mean {near}?" if near else "always, missing or never"
+        )
+    return text
+
+
+_OTHER_NAMES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386", "armhf": "arm"}
+
+
+def platform(text: str) -> str:
+    """The architecture in `linux/arm64`, `linux/arm/v7` or `arm64`, in the OCI's words."""
+    system, *rest = text.lower().split("/")
+    if rest:
+        if system != "linux":
+            raise UsageError(f"{shorten(text)!r}: containers here are Linux's", "e.g. linux/arm64")
+    elif system != "linux":
+        rest = [system]
+    if not rest or len(rest) > 2 or not all(part.isascii() and part.isalnum() for part in "".join(rest).split("_")):
+        raise UsageError(f"{shorten(text)!r} is not a platform", "linux/ARCHITECTURE, e.g. linux/amd64 or linux/arm64")
+    return _OTHER_NAMES.get(rest[0], rest[0])

@@ -83,8 +83,13 @@ def of_header(header: bytes) -> str | None:
     return _NAMES.get((machine, 32 * header[4], order), f"elf-{machine}")
 
 
-def require(name: str, image: str) -> None:
-    """Raise ArchitectureError unless this machine runs programs of the architecture `name` ("": not known)."""
+def require(name: str, image: str, platform: str = "") -> None:
+    """Raise ArchitectureError unless this machine runs programs of the architecture `name` ("": not known).
+
+    platform: the one that it must be, "" for any.
+    """
+    if platform and name and name != platform:
+        raise ArchitectureError(f"{image} is made for {name}, not for {platform}", f"--platform linux/{name}")
     hosts = _HOSTS.get(MACHINE, (MACHINE,))
     if not name or name in hosts or _has_handler(name):
         return
@@ -92,6 +97,27 @@ def require(name: str, image: str) -> None:
         f"{image} is made for {name}, and this machine is {hosts[0]}",
         f"use an image for {hosts[0]}, or install an emulator for {name}, on Debian: apt install qemu-user-static",
     )
+
+
+def require_platform(platform: str, directory: str = "", own: bool = False) -> None:
+    """Raise ArchitectureError unless this machine runs programs of that architecture.
+
+    directory: a root that has to be made for it, "" for none. own: the programs are this machine's.
+    """
+    hosts = _HOSTS.get(MACHINE, (MACHINE,))
+    if own and platform != hosts[0]:
+        raise ArchitectureError(f"this machine's own programs are for {hosts[0]}, not for {platform}", "name an image")
+    if platform not in hosts and not _has_handler(platform):
+        raise ArchitectureError(
+            f"--platform linux/{platform}: this machine is {hosts[0]} and doesn't run such programs",
+            f"install an emulator for {platform}, on Debian: apt install qemu-user-static",
+        )
+    if directory:
+        tree = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            require(architecture(tree) or "", directory, platform)
+        finally:
+            os.close(tree)
 
 
 def _has_handler(name: str) -> bool:

@@ -67,9 +67,10 @@ class Layers:
         """The path of the symlink for `source`."""
         return f"{self.data}/sources/{key(source)}"
 
-    def unpack(self, source: str) -> Unpack:
-        """The step that brings `source` to its place."""
-        return Unpack(source, self.place(source), f"{self.data}/scratch/unpack-{os.getpid()}-{time.monotonic_ns()}")
+    def unpack(self, source: str, again: bool = False, platform: str = "", quiet: bool = False) -> Unpack:
+        """The step that brings `source` to its place; the rest as for `Unpack`."""
+        scratch = f"{self.data}/scratch/unpack-{os.getpid()}-{time.monotonic_ns()}"
+        return Unpack(source, self.place(source), scratch, again, platform, quiet)
 
     def read(self, path: str) -> Layer | None:
         """The layer that the directory `path`, or the symlink there, holds; None when none does."""
@@ -155,20 +156,28 @@ def open_file(source: str) -> int:
 class Unpack(Step):
     """Unpack the archive `source` into the store, unless that was done by now.
 
-    place: where its files will be (`Layers.place`). scratch: a directory, not there yet, to do it in.
+    place: where its files will be (`Layers.place`). scratch: a directory, not there yet, to do it in. again: a URL is
+    fetched though it was before. platform: the architecture that it must have, "" for any that runs here. quiet: show
+    no progress.
     """
 
-    __slots__ = ("place", "scratch", "source")
+    __slots__ = ("again", "place", "platform", "quiet", "scratch", "source")
 
     phase = "image"
     why = "the image is an archive; it is unpacked once and then shared, read only, by all containers of it"
     man = "tar(1)"
 
-    def __init__(self, source: str, place: str, scratch: str, by: str = PARENT) -> None:
+    def __init__(
+        self, source: str, place: str, scratch: str, again: bool = False, platform: str = "", quiet: bool = False,
+        by: str = PARENT,
+    ) -> None:  # fmt: skip
         super().__init__(by)
         self.source = source
         self.place = place
         self.scratch = scratch
+        self.again = again
+        self.platform = platform
+        self.quiet = quiet
 
     def record(self) -> tuple[tuple[str, str], ...]:
         return (("lock", lock_path(os.path.dirname(self.place))), ("tree", self.scratch))
@@ -176,7 +185,12 @@ class Unpack(Step):
     def apply(self, slots: Slots) -> None:
         from .store import unpack
 
-        for line in unpack(self.source, os.path.dirname(self.place), self.scratch):
+        if self.quiet:
+            from . import progress
+
+            progress.shown = False
+        link = os.path.dirname(self.place)
+        for line in unpack(self.source, link, self.scratch, self.again, self.platform):
             slots.warn(line)
 
     def call(self) -> str:
@@ -193,7 +207,8 @@ class Unpack(Step):
         if is_url(self.source):
             downloaded = quote(self.scratch + "/download")
             unpack = f"curl -fLo {downloaded} {quote(self.source)} && " + unpack.replace(quote(self.source), downloaded)
+        unless = "" if self.again else f"[ -e {quote(target)} ] || "
         return (
-            f"[ -e {quote(target)} ] || {{ mkdir -p -m 700 {quote(tree)} {quote(os.path.dirname(link))} && {unpack} && "
+            f"{unless}{{ mkdir -p -m 700 {quote(tree)} {quote(os.path.dirname(link))} && {unpack} && "
             f"mv {quote(self.scratch)} {quote(link)}; }}"
         )

@@ -13,6 +13,8 @@ import time
 _WIDTH = 24  # columns of the bar
 _EVERY = 0.1  # seconds between drawings
 
+shown = True  # until somebody wants none of it: --quiet
+
 
 class Progress:
     """A bar for `total` bytes of something. what: said in front. total: 0 when it isn't known.
@@ -25,7 +27,7 @@ class Progress:
     def __init__(self, what: str, total: int) -> None:
         self.what = what if len(what) <= 40 else "…" + what[-39:]
         self.total = total
-        self.visible = os.isatty(2)
+        self.visible = shown and os.isatty(2)
         self._done = 0
         self._drawn = False
         self._next = 0.0
@@ -46,12 +48,12 @@ class Progress:
             _show(b"\r" + self._line().encode("utf-8", "replace") + b"\x1b[K")
 
     def _line(self) -> str:
-        shown = "".join(letter if letter.isprintable() else "?" for letter in self.what)
+        what = "".join(letter if letter.isprintable() else "?" for letter in self.what)
         done = f"{self._done / 1e6:.0f}"
         if not self.total:
-            return f"{shown}  {done} MB"
+            return f"{what}  {done} MB"
         filled = min(_WIDTH, _WIDTH * self._done // self.total)
-        return f"{shown}  [{'#' * filled}{'.' * (_WIDTH - filled)}] {done} of {self.total / 1e6:.0f} MB"
+        return f"{what}  [{'#' * filled}{'.' * (_WIDTH - filled)}] {done} of {self.total / 1e6:.0f} MB"
 
 
 def _show(line: bytes) -> None:

@@ -24,14 +24,28 @@ _LONGEST = 200  # letters of a name in an error
 
 
 class Source:
-    """An image that was found. kind: one of the three. place: its path or URL. discard: writes are thrown away."""
+    """An image that was found. kind: one of the three. place: its path or URL. discard: writes are thrown away.
 
-    __slots__ = ("discard", "kind", "place")
+    pull: "missing", "always" (a URL is fetched again) or "never". platform: the architecture that it must have, "" for
+    any that runs here. quiet: nothing is told of how far fetching it is.
+    """
+
+    __slots__ = ("discard", "kind", "place", "platform", "pull", "quiet")
 
     def __init__(self, kind: str, place: str, discard: bool) -> None:
         self.kind = kind
         self.place = place
         self.discard = discard
+        self.pull, self.platform, self.quiet = "missing", "", False
+
+    def choose(self, pull: str, platform: str, quiet: bool) -> Source:
+        """The same, with those three; raises ArchitectureError where it can be told already that it can't run."""
+        self.pull, self.platform, self.quiet = pull, platform, quiet
+        if platform:
+            from .architecture import require_platform
+
+            require_platform(platform, self.place if self.kind == DIRECTORY else "", self.kind == HOST)
+        return self
 
     def config(self) -> ImageConfig:
         """What the image says of how to run it; a bare root filesystem says nothing."""
@@ -56,17 +70,20 @@ class Source:
         before: list[Step] = []
         place = self.place
         if self.kind == ARCHIVE:
-            from .layers import Layers
+            from .layers import Layers, is_url
 
             layers = Layers(data)
             place = layers.place(self.place)
             layer = layers.find(self.place)
-            if layer is None:
-                before = [layers.unpack(self.place)]
-            elif layer.architecture not in _OURS:
+            again = self.pull == "always" and is_url(self.place)
+            if layer is None and self.pull == "never" and is_url(self.place):
+                raise ImageNotFoundError(f"{self.place} was never fetched, and --pull never forbids it", "leave it out")
+            if layer is None or again:
+                before = [layers.unpack(self.place, again, self.platform, self.quiet)]
+            elif layer.architecture not in _OURS or self.platform:
                 from .architecture import require
 
-                require(layer.architecture, self.place)
+                require(layer.architecture, self.place, self.platform)
         return [*before, *overlay.steps("tree", (place,), scratch, memory, privileged)]
 
 

@@ -56,10 +56,11 @@ class Unpacked:
         self.warnings = warnings
 
 
-def unpack(source: str, link: str, scratch: str) -> list[str]:
+def unpack(source: str, link: str, scratch: str, again: bool = False, platform: str = "") -> list[str]:
     """Bring `source` into the store as the symlink `link` says, unless it is there; the warnings are returned.
 
     source: a path or an http(s) URL. link: `Layers.link(source)`. scratch: a directory to make and to rename.
+    again: even when it is there. platform: the architecture that it must have, "" for any that runs here.
     Two commands that want the same source unpack it once; the second waits. Raises ArchiveError, StorageError,
     ArchitectureError (the layer then is in the store) and what a download raises; a failure leaves nothing.
     """
@@ -74,7 +75,7 @@ def unpack(source: str, link: str, scratch: str) -> list[str]:
     warnings: list[str] = []
     try:
         layer = layers.read(link)
-        if layer is None:
+        if layer is None or again:
             warnings = _import(source, link, scratch, data)
             layer = layers.read(link)
     except OSError as error:
@@ -87,7 +88,7 @@ def unpack(source: str, link: str, scratch: str) -> list[str]:
             _unlock(lock, lock_path(link))
     if layer is None:
         raise StorageError(f"what was unpacked from {source} is gone from {data}", "was it removed meanwhile?")
-    architecture.require(layer.architecture, source)
+    architecture.require(layer.architecture, source, platform)
     return warnings
 
 
@@ -256,9 +257,9 @@ def _place(done: Unpacked, link: str, scratch: str, data: str) -> None:
             if layers.read(broken) is None:  # else another command was faster with the same contents
                 raise
         _sync(f"{data}/layers")
-    if os.path.islink(link):  # it led to a layer that is gone
-        os.unlink(link)
-    os.symlink(f"../layers/{layer}", link)
+    os.makedirs(scratch, 0o700, exist_ok=True)  # it may be the layer by now
+    os.symlink(f"../layers/{layer}", f"{scratch}/link")
+    os.rename(f"{scratch}/link", link)  # over one to a layer that is gone, or to what was fetched before
     _sync(f"{data}/sources")
 
 

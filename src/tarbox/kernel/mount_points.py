@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _WHY = {
     "proc": "programs such as ps read /proc; it must show the processes of the container's PID namespace alone",
     "sysfs": "/sys shows devices and the network interfaces of the container's own network namespace",
+    "overlay": "what is written here goes to a directory of the container's own; the one below stays as it is",
     "tmpfs": "files in memory, gone with the container",
     "devpts": "the container's own pseudo-terminals: its /dev/pts/0 is nobody else's",
     "mqueue": "the POSIX message queues of the container's own IPC namespace",

@@ -11,8 +11,9 @@ man 5 proc_sys, man 8 sysctl
 from __future__ import annotations
 
 import os
+from errno import EACCES, EINVAL, ENOENT, EPERM
 
-from ..errors import KernelError
+from ..errors import KernelError, UnsupportedError
 from ..plan.step import RUNNER, Register, Row, Slots, Step
 
 TYPE_CHECKING = False
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
     from ..errors import TarboxError
 
 _AT_FDCWD = -100
+
+# Those that a container gets unasked, and can do without.
+USUAL = ("net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range")
+_ELSEWHERE = "is it spelled right? This kernel may lack it, or keep it for the whole machine"
+_REASONS = {
+    EINVAL: "the kernel doesn't take that value for it", EPERM: "only root may set it", EACCES: "only root may set it",
+}  # fmt: skip
 
 
 class WriteSetting(Step):
@@ -41,7 +49,7 @@ class WriteSetting(Step):
 
     def rows(self, slots: Slots) -> list[Row]:
         path = self._path()
-        if not os.path.exists(path):
+        if self.name in USUAL and not os.path.exists(path):
             slots.warn(f"this kernel has no setting {self.name}; it is left out")
             return []
         value = self.value.encode()
@@ -51,7 +59,9 @@ class WriteSetting(Step):
         ]
 
     def explain(self, row: int, errno: int, slots: Slots) -> TarboxError:
-        return KernelError("write", (self._path(), self.value), errno)
+        if errno == ENOENT:
+            return UnsupportedError(f"there is no setting {self.name} in the container", _ELSEWHERE)
+        return KernelError("write", (self._path(), self.value), errno, _REASONS.get(errno, ""))
 
     def call(self) -> str:
         return f'write("{self._path()}", "{self.value}")'

@@ -79,6 +79,7 @@ class LetGo(Step):
 
     __slots__ = ("path",)
 
+    late = True
     phase = "filesystem"
     why = "the container's root holds the memory by now; on the host nothing of it is to be seen"
     man = "umount2(2)"

@@ -45,7 +45,7 @@ DEVICES = (
     ("/dev/urandom", "c", 1, 9), ("/dev/tty", "c", 5, 0),
 )  # fmt: skip
 DEFAULT_MASK = 0o022
-_FROM_OUTSIDE = ("tmpfs", "devpts")  # file systems that show nothing of whoever makes them
+_FROM_OUTSIDE = ("tmpfs", "devpts", "overlay")  # file systems that show nothing of whoever makes them
 _BORN_WITH = ("user", "pid")  # a process can't move itself into these as a whole
 
 
@@ -97,6 +97,7 @@ def plan(config: Config, beside: Beside) -> Plan:
         *_user_namespace(linux, beside, namespaces),
         FileMask(0, PARENT),
         *(step for step in files if step.by == PARENT),
+        *(step for step in beside.steps if step.late),
         *([OpenCovers()] if linux.get("maskedPaths") else []),
         *_console(terminal, PARENT),
         *([LookUpUser(beside.user, beside.extra_groups, not beside.privileged)] if beside.user is not None else []),
@@ -173,7 +174,7 @@ def _names(config: Config, linux: Linux, namespaces: tuple[str, ...]) -> list[St
 
 def _root(config: Config, beside: Beside) -> list[Step]:
     """The container's root: a tree, with what the image itself mounts on it."""
-    own = [step for step in beside.steps if step.phase == "filesystem"]
+    own = [step for step in beside.steps if step.phase == "filesystem" and not step.late]
     if any("tree" in step.gives() for step in own):
         return own
     return [OpenTree(config["root"]["path"], "tree"), *own]

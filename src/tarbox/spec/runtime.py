@@ -55,6 +55,8 @@ if TYPE_CHECKING:
         type: NotRequired[str]
         source: NotRequired[str]
         options: NotRequired[list[str]]
+        uidMappings: NotRequired[list[Mapping]]
+        gidMappings: NotRequired[list[Mapping]]
 
     class Namespace(TypedDict):
         type: str
