@@ -13,8 +13,8 @@ from tarbox.engine.config import config
 from tarbox.engine.machine import Machine
 from tarbox.engine.options import MountOption, RunOptions
 from tarbox.errors import ImageNotFoundError, UnsupportedError, UsageError
-from tarbox.kernel.mounts import MountMemory
 from tarbox.kernel.overlay import MakeScratch
+from tarbox.kernel.tmpfs import LetGo, MountMemory
 from tarbox.spec.validation import validate
 
 
@@ -64,6 +64,7 @@ def test_with_a_root_in_memory_the_writes_stay_there_too(tmp_path: Path) -> None
     options = options_of(MountOption("overlay", str(tmp_path), "/a", ()), memory=1 << 20)
     assert overlaid.steps(options, made(options, 1000), "/s/ID", plain=True) == [
         MakeScratch("/s/ID-volume0", ()), MountMemory("/s/ID-volume0", 1 << 20, ("upper", "work"), str(tmp_path)),
+        LetGo("/s/ID-volume0"),
     ]  # fmt: skip
 
 
