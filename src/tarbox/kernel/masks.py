@@ -13,7 +13,7 @@ man 5 proc, man 2 open_tree
 from __future__ import annotations
 
 import os
-from errno import ENOENT, ENOTDIR
+from errno import EINVAL, ENOENT, ENOTDIR
 from stat import S_ISCHR, S_ISDIR
 
 from ..errors import KernelError, UnsupportedError
@@ -113,11 +113,11 @@ class MaskPaths(Step):
             if not rest:
                 rows += _covering(empty if S_ISDIR(os.fstat(slots.take(f"covered {path}")).st_mode) else null, top)
                 continue
-            # As a directory, or as a file, or not there; the kernel's files have no links in them.
-            rows.append(paths.opening(top, rest, 2, os.O_DIRECTORY, ((ENOENT, 5), (ENOTDIR, 2))))
-            rows += _covering(empty, Register(2), skip=3)
-            rows.append(paths.opening(top, rest, 2, 0, ((ENOENT, 2), (ENOTDIR, 2))))
-            rows += _covering(null, Register(2))
+            # Not there, or a file, or a directory: which it is, the kernel tells when it's covered.
+            rows.append(paths.opening(top, rest, 2, 0, ((ENOENT, 4), (ENOTDIR, 4))))
+            file, directory = _covering(null, Register(2)), _covering(empty, Register(2))
+            file[1].on, file[1].skip = ((ENOTDIR, 0), (EINVAL, 0)), 2
+            rows += [*file, *directory]
         return rows
 
     def call(self) -> str:
@@ -127,10 +127,9 @@ class MaskPaths(Step):
         return "for path in " + " ".join(self.paths) + "; do mount --bind -o ro /dev/null $ROOT$path; done"
 
 
-def _covering(cover: int, place: int | Register, skip: int = 0) -> list[Row]:
-    attach = attaching(Register(3), place)
-    attach.skip = skip
-    return [Row("open_tree", (cover, b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH), store=3), attach]
+def _covering(cover: int, place: int | Register) -> list[Row]:
+    clone = Row("open_tree", (cover, b"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH), store=3)
+    return [clone, attaching(Register(3), place)]
 
 
 class ReadOnlyPaths(Step):

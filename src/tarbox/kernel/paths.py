@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_IN_ROOT = 0x10
@@ -94,6 +95,14 @@ def make_file(root: int, path: str, mode: int = 0o644) -> int:
     return _Walk(root, path, directory_mode=0o755, file_mode=mode).open(os.O_PATH | os.O_CLOEXEC)
 
 
+def descend(parent: int, name: str) -> int:
+    """Open the directory `name` in the directory `parent` for reading; raises KernelError.
+
+    EXDEV where something is mounted on it, ENOTDIR for anything but a directory, a symlink to one included.
+    """
+    return syscall("openat2", parent, os.fsencode(name), _DESCENDING, len(_DESCENDING))
+
+
 def read_in(root: int, path: str, limit: int) -> bytes | None:
     """The contents of the regular file `path` in `root`; None when there is none.
 
@@ -157,6 +166,9 @@ def _has_openat2() -> bool:
     return True
 
 
+_DESCENDING = how_to_open(os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, 0, RESOLVE_NO_XDEV)
+
+
 class Beyond:
     """A place in a file system that is made only inside the container: `rest` below the top that the slot will hold."""
 
@@ -207,11 +219,19 @@ class Tree:
                 return plain, Beyond(top, rest)
             if rest or point == "/":
                 how = how_to_open(flags | os.O_CLOEXEC, 0, _RESOLVE | RESOLVE_NO_SYMLINKS)
-                try:
-                    return plain, syscall("openat2", top, os.fsencode(rest) or b".", how, len(how))
-                except KernelError as error:
-                    if error.errno not in (ELOOP, ENOENT, ENOTDIR, EAGAIN, ENOSYS, EPERM):
-                        raise KernelError("openat2", (path, "RESOLVE_IN_ROOT"), error.errno) from None
+                name = os.fsencode(rest) or b"."
+                for missing in (directory_mode is not None and file_mode is None and "/" not in rest, False):
+                    try:
+                        return plain, syscall("openat2", top, name, how, len(how))
+                    except KernelError as error:
+                        if error.errno not in (ELOOP, ENOENT, ENOTDIR, EAGAIN, ENOSYS, EPERM):
+                            raise KernelError("openat2", (path, "RESOLVE_IN_ROOT"), error.errno) from None
+                        if not missing or error.errno != ENOENT or directory_mode is None:
+                            break
+                    try:  # the usual one, in the root or at the top of what was made for the container
+                        os.mkdir(rest, directory_mode, dir_fd=top)
+                    except OSError:  # the walk below finds out what it is
+                        break
         walk = _Walk(self.root, path, directory_mode, file_mode, self.mounted)
         found = walk.open(flags | os.O_CLOEXEC)
         return walk.place(), walk.beyond or found

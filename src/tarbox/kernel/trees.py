@@ -2,23 +2,27 @@
 
     rm -rf --one-file-system DIRECTORY
 
-Directories are entered by descriptor, one at a time, and left through "..", which must lead back to where we came from.
-So a symlink is removed and never followed, a mount is refused and never emptied, and no tree is too deep.
+Directories are entered by descriptor, so a symlink is removed and never followed, and a mount is refused and never
+emptied. Far down, where descriptors would run out, they are left through "..", which must lead back to where we came
+from: no tree is too deep.
 
-man 2 unlinkat, man 5 proc_pid_fdinfo
+man 2 unlinkat, man 2 openat2, man 5 proc_pid_fdinfo
 """
 
 from __future__ import annotations
 
 import os
+from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
 
-from ..errors import StorageError
+from ..errors import KernelError, StorageError
+from . import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEEPEST = 64  # directories that are held open at once
 
 
 def remove_tree(path: str) -> None:
@@ -43,8 +47,33 @@ def remove_tree(path: str) -> None:
         os.close(parent)
 
 
-def _remove(parent: int, name: str) -> None:
-    """Remove `name` in the directory `parent`, and what is in it."""
+def _remove(parent: int, name: str, depth: int = 0) -> None:
+    """Remove `name` in the directory `parent`, and what is in it. depth: how many directories are open above it."""
+    if depth == _DEEPEST:
+        _remove_far_down(parent, name)
+        return
+    try:
+        here = paths.descend(parent, name)
+    except KernelError as error:
+        if error.errno == ENOENT:
+            return
+        if error.errno == EXDEV:
+            raise OSError(0, "a file system is mounted there", name) from None
+        if error.errno in (ENOTDIR, ELOOP):
+            _unlink(parent, name)
+        else:  # a directory that can't be entered as it is, or a kernel without the call
+            _remove_far_down(parent, name)
+        return
+    try:
+        for child in _empty(here):
+            _remove(here, child, depth + 1)
+    finally:
+        os.close(here)
+    _unlink(parent, name, os.rmdir)
+
+
+def _remove_far_down(parent: int, name: str) -> None:
+    """The same with two descriptors at most."""
     try:
         here = _enter(parent, name)
     except FileNotFoundError:

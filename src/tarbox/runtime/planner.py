@@ -14,6 +14,7 @@ from ..errors import ConfigError, UnsupportedError
 from ..kernel.capabilities import WHOLE, BoundingSet, Capabilities, mask
 from ..kernel.credentials import Credentials, LookUpUser
 from ..kernel.devices import LinkDevices, MakeDevices
+from ..kernel.interfaces import LoopbackUp
 from ..kernel.keyring import NewKeyring
 from ..kernel.masks import MaskPaths, OpenCovers, ReadOnlyPaths
 from ..kernel.mount_points import AttachTree, FindPlace, MakeFilesystem, MountFilesystem, ReadOnlyMount
@@ -25,6 +26,8 @@ from ..kernel.program import Execute
 from ..kernel.runner import CloseDescriptors, DeathSignal
 from ..kernel.seccomp import LoadSeccomp
 from ..kernel.signals import DefaultSignals
+from ..kernel.sysctl import WriteSetting
+from ..kernel.terminal import BindConsole, ChooseStreams, OpenConsole, UseStreams
 from ..kernel.uts import DomainName, HostName
 from ..plan.plan import Plan
 from ..plan.step import PARENT, RUNNER
@@ -102,7 +105,7 @@ def plan(config: Config, beside: Beside) -> Plan:
         *_console(terminal, PARENT),
         *([LookUpUser(beside.user, beside.extra_groups, not beside.privileged)] if beside.user is not None else []),
         FindDirectory(process["cwd"]),
-        _choose_streams(beside.interactive, terminal),
+        ChooseStreams(beside.interactive, terminal),
     ]
     inside = [
         *_process(linux, namespaces, groups),
@@ -115,7 +118,7 @@ def plan(config: Config, beside: Beside) -> Plan:
         Enter(process["cwd"]),
         *(_read_only(beside) if config["root"].get("readonly") else []),
         FileMask(_mask(process)),
-        _use_streams(terminal),
+        UseStreams(terminal),
         *_tail(process, beside),
     ]
     born = tuple(name for name in _BORN_WITH if name in namespaces and (name != "user" or beside.privileged))
@@ -162,12 +165,8 @@ def _names(config: Config, linux: Linux, namespaces: tuple[str, ...]) -> list[St
         if config.get("domainname"):
             steps.append(DomainName(config["domainname"]))
     if "network" in namespaces:
-        from ..kernel.interfaces import LoopbackUp
-
         steps.append(LoopbackUp())
     if linux.get("sysctl"):
-        from ..kernel.sysctl import WriteSetting
-
         steps += [WriteSetting(name, value) for name, value in linux["sysctl"].items()]
     return steps
 
@@ -273,21 +272,7 @@ def _cgroup_mounts(
 def _console(terminal: bool, by: str) -> list[Step]:
     if not terminal:
         return []
-    from ..kernel.terminal import BindConsole, OpenConsole
-
     return [OpenConsole()] if by == PARENT else [BindConsole()]
-
-
-def _choose_streams(interactive: bool, terminal: bool) -> Step:
-    from ..kernel.terminal import ChooseStreams
-
-    return ChooseStreams(interactive, terminal)
-
-
-def _use_streams(terminal: bool) -> Step:
-    from ..kernel.terminal import UseStreams
-
-    return UseStreams(terminal)
 
 
 def _covers(linux: Linux) -> list[Step]:
