@@ -208,8 +208,8 @@ def test_a_crash_is_not_held_back():
 def test_limits_are_set():
     def body():
         slots = Slots()
-        rlimits.Limit("nofile", 30, 40).apply(slots)
-        rlimits.Limit("core", 0, 0).apply(slots)
+        perform(rlimits.Limit("nofile", 30, 40).rows(slots))
+        perform(rlimits.Limit("core", 0, 0).rows(slots))
         perform(rlimits.Limit("nproc", 100, 100, by="runner").rows(slots))
         return rlimits.present("nofile"), rlimits.present("core"), rlimits.present("nproc"), slots.warnings
 
@@ -219,11 +219,11 @@ def test_limits_are_set():
 def test_a_limit_that_cannot_be_raised_is_lowered_with_a_warning():
     def body():
         slots = Slots()
-        rlimits.Limit("nofile", 30, 40).apply(slots)
+        perform(rlimits.Limit("nofile", 30, 40).rows(slots))
         perform(Capabilities(DEFAULT, DEFAULT).rows(slots))
-        rlimits.Limit("nofile", 35, rlimits.UNLIMITED).apply(slots)
+        perform(rlimits.Limit("nofile", 35, rlimits.UNLIMITED).rows(slots))
         first = rlimits.present("nofile")
-        rlimits.Limit("nofile", 100, 200).apply(slots)
+        perform(rlimits.Limit("nofile", 100, 200).rows(slots))
         perform(rlimits.Limit("nofile", 100, 200, by="runner").rows(slots))
         return first, rlimits.present("nofile"), slots.warnings
 
@@ -241,12 +241,12 @@ def test_a_limit_that_cannot_be_raised_is_lowered_with_a_warning():
 def look_up(root, spec, groups=()):
     slots = Slots()
     descriptor = os.open(root, os.O_PATH | os.O_DIRECTORY)
-    slots.give("root", descriptor)
+    slots.give("tree", descriptor)
     try:
         LookUpUser(spec, groups).apply(slots)
     finally:
         os.close(descriptor)
-    return slots.found
+    return {name: value for name, value in slots.found.items() if name != "tree"}
 
 
 @pytest.fixture
