@@ -21,7 +21,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_an_init_holds_nothing_but_the_standard_streams(tarbox, rootfs_busybox, name):
-    """No place beneath a mount, such as a /proc/sys that isn't read only; no file of a group's; nothing of the host's."""
+    """No place below a mount, such as a /proc/sys that can be written; no file of a group's, nothing of the host's."""
     told = tarbox.output("run", "--rm", "--init", *OPTIONS[name], rootfs_busybox, "ls", "/proc/1/fd")
     assert told.split() == ["0", "1", "2"]
 
