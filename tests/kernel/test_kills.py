@@ -58,7 +58,8 @@ class Killing:
 
     def kill_at_row(self, row):
         """Kill the command while the runner waits before one of its rows, and let the next one clean up."""
-        killed = faults.Command(self.scene, self.options(*LASTING), hold=row, wakes=not self.table.is_bound(row))
+        command = () if row in self.table.passing else LASTING  # a row that isn't reached must not start that
+        killed = faults.Command(self.scene, self.options(*command), hold=row, wakes=not self.table.is_bound(row))
         took = killed.drive()
         case = f"killed at row {row}, {self.table.owner(row)}"
         if killed.held:
