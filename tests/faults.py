@@ -3,7 +3,11 @@
 A driver, forked from the tests, forks a command for each case: no Python starts. The command tells the driver through a
 pipe what it reaches; the driver kills whom the case names, waits for all that came from the command, and looks around.
 
-man 2 PR_SET_CHILD_SUBREAPER, man 2 pidfd_open
+The runner tells nothing: it only makes the calls of its table. So a case changes the table. A row that always fails
+takes the place of another one, or a call that waits is put before it, and the driver sees the runner wait there
+(`/proc/PID/syscall`).
+
+man 2 PR_SET_CHILD_SUBREAPER, man 2 pidfd_open, man 5 proc_pid_syscall
 """
 
 from __future__ import annotations
@@ -27,16 +31,17 @@ from tarbox.engine.roots import Roots
 from tarbox.engine.session import Session
 from tarbox.errors import TarboxError
 from tarbox.images.extraction import Extraction
-from tarbox.kernel import seccomp, signals, trees
-from tarbox.kernel.program import FindProgram
-from tarbox.kernel.syscall import MACHINE, NUMBERS, syscall
-from tarbox.plan.step import PARENT, RUNNER, Row
+from tarbox.kernel import runner, seccomp, signals, trees
+from tarbox.kernel.syscall import syscall
+from tarbox.plan.step import PARENT, Row
+from tarbox.runtime import launch
 
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 PATIENCE = 20.0  # seconds, for a run on a busy machine
-SLOW = 0.4  # seconds that a step of the runner takes that was made slow
 GONE = 1.0  # seconds after a kill until nothing of the container runs
 PLACES = ("step", "handover")
+HELD = 0x7EA2B0C5  # an argument that no call looks at: by it the driver knows a row that waits
+FAILING = Row("fcntl", (-1, 1))
 
 
 def load() -> None:
@@ -61,6 +66,7 @@ class Scene:
         self.shared = [str(path) for path in shared]
         self.runtime = str(runtime)
         self.profile = profile
+        self.moves = ("user", "mnt") if user else ()  # a plain user's command goes where it may mount
 
     def become(self):
         """In the command: be its user."""
@@ -74,17 +80,17 @@ class Scene:
         os.setresuid(self.user, self.user, self.user)
         syscall("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)  # as after any execve; else /proc/self is root's
 
-    def files(self):
-        """Every path that a run could leave, in its data root and its state folder."""
+    def things(self):
+        """Every file that a run could leave, in its data root and its state folder, and every mount, a line each."""
         found = set()
         state = f"{self.runtime}/tarbox" if self.user else Roots(self.root).state
         for top in (self.root, state, *self.shared):
             for folder, names, files in os.walk(top):
-                found |= {os.path.join(folder, name) for name in (*names, *files)}
-        return found
+                found |= {f"file {os.path.join(folder, name)}" for name in (*names, *files)}
+        return found | mounts()
 
 
-SCENES = ("directory", "host", "memory", "terminal", "plain")
+SCENES = ("directory", "host", "memory", "terminal", "plain", "plain-memory")
 WRITE_AND_END = ["sh", "-c", "for i in 1 2 3 4 5 6; do echo $i > /dev/shm/$i; echo $i > /tmp/$i; done; exit 0"]
 
 
@@ -96,7 +102,7 @@ def scene(name, folder, rootfs, host, plain_user):
     """
     (folder / "shared").mkdir()
     (folder / "shared/file").write_text("shared\n")
-    user = plain_user if name == "plain" else 0
+    user = plain_user if name.startswith("plain") else 0
     for path in (rootfs, *rootfs.rglob("*")):
         os.chown(path, user, user, follow_symlinks=False)
 
@@ -109,7 +115,7 @@ def scene(name, folder, rootfs, host, plain_user):
             wanted.user = "guest"
         elif name == "host":
             wanted.image = "host"
-        elif name == "memory":
+        elif name in ("memory", "plain-memory"):
             wanted.root_tmpfs, wanted.read_only = 8 << 20, True
         elif name in ("terminal", "typed"):
             wanted.tty, wanted.interactive = True, name == "typed"
@@ -140,25 +146,73 @@ class Place:
         return self.kind, self.index, self.process
 
 
+class Table:
+    """What a runner has to do, flat: its rows are counted from 0 through all of its steps.
+
+    kinds, counts: of its steps, in their order, the class and the number of rows. passing: rows that another one may
+    pass over. init: the row at which the runner stays behind as an init, or -1.
+    """
+
+    def __init__(self, steps, counts, rows):
+        self.kinds = [type(step).__name__ for step in steps]
+        self.counts = counts
+        self.starts = [sum(counts[:at]) for at in range(len(counts))]
+        self.passing = {
+            at + 1 + skipped
+            for at, row in enumerate(rows)
+            for skip in (row.skip, *(skip for _, skip in row.on))
+            for skipped in range(skip)
+        }
+        self.init = next((at for at, row in enumerate(rows) if row.name == "init"), -1)
+        # What comes after the first row that may execute the program isn't always reached either.
+        first = next(at for at, row in enumerate(rows) if row.name == "execve")
+        self.passing |= set(range(first + 1, len(rows)))
+
+    def __len__(self):
+        return sum(self.counts)
+
+    def of(self, kind):
+        """The rows of the first step of this kind."""
+        at = self.kinds.index(kind)
+        return range(self.starts[at], self.starts[at] + self.counts[at])
+
+    def owner(self, row):
+        """Whose row it is, and the which of its own, as errors name it."""
+        at = max(at for at, start in enumerate(self.starts) if start <= row and self.counts[at])
+        return f"in row {row - self.starts[at]} of {self.kinds[at]}("
+
+    def ready(self):
+        """The row that says that only the program is missing; from there on the container counts as started."""
+        return self.of("DeathSignal")[-1]
+
+    def places(self):
+        """The first row of each step, and the one at which a program that has an init is started."""
+        return sorted({start for start, count in zip(self.starts, self.counts, strict=True) if count} | {self.init + 1})
+
+    def is_bound(self, row):
+        """Whether the kernel ends the runner at this row when its parent dies: it forgets that when ids change."""
+        return self.of("DieWithParent")[0] < row <= self.of("Credentials")[0] or row > self.of("DeathSignal")[0]
+
+
 class Command:
     """One run in a process of its own, and what is told of it.
 
-    stop: at which place it stops and waits to be killed, or what is raised there. fail: the runner's step that fails.
-    slow: a kind of the runner's steps, after which it sleeps.
+    stop: at which place it stops and waits to be killed, or what is raised there. fail: the row of the runner's that
+    fails. hold: the row of the runner's before which it waits: for ever, or with `wakes` until the command has died.
     """
 
-    def __init__(self, scene, options=None, stop=None, error=None, fail=None, slow=None):
+    def __init__(self, scene, options=None, stop=None, error=None, fail=None, hold=None, wakes=False):
         self.scene = scene
         self.reader, writer = os.pipe()
         self.master, output = os.openpty() if scene.terminal else (-1, -1)
         self.stderr = os.memfd_create("stderr")
-        self.stop, self.error, self.fail = stop, error, fail
+        self.stop, self.error, self.fail, self.hold, self.wakes = stop, error, fail, hold, wakes
         self.names = []  # (kind, name) of what its plan leaves on the host
         self.places = []
-        self.runner = []  # the indexes of the runner's steps
+        self.table = None
         self.answer = None
         self.stream = b""
-        self.slow = slow
+        self.held = 0  # the process that waits
         self.pid = os.fork()
         if self.pid == 0:
             status = 99
@@ -189,12 +243,12 @@ class Command:
                 os.close(extra)
         self.scene.become()
         self._wrap()
-        before = _state()
+        state = _state()
         try:
             result = engine.run(options, self.scene.root, self._observe)
         except TarboxError as error:
             result = f"{error} {' '.join(getattr(error, '__notes__', []))}"
-        self._tell("result", (result, _changes(before, _state())))
+        self._tell("result", (result, _changes(state, _state(), self.scene.moves)))
 
     def _observe(self, kind, index, process):
         self._reach(Place(kind, index, process))
@@ -202,31 +256,23 @@ class Command:
     def _reach(self, place):
         """Tell of a place; stop or fail there when this is the one."""
         stops = self.stop == place.key
+        self._tell("stop" if stops and not self.error else "place", place)
         if stops and self.error:
-            self._tell("place", place)
             raise TarboxError(self.error)
-        self._tell("stop" if stops else "place", place)
-        if stops and place.process == PARENT:
+        if stops:
             time.sleep(PATIENCE)
-        elif stops:  # the command may be killed now, or this process itself
-            poller = select.poll()
-            poller.register(self.alive, select.POLLIN)
-            poller.poll(PATIENCE * 1000)
 
     def _wrap(self):
         """Put our observers around what has none."""
         self.alive = os.pidfd_open(os.getpid())
         os.set_inheritable(self.alive, True)
-        if self.slow:
-            self._slow_down(self.slow)
+        self._wrap_table()
         prepare, serve, unlink, add = engine.prepare, Session._serve, trees._unlink, Extraction._add
 
         def prepared(*arguments, **options):
             container = prepare(*arguments, **options)
-            runner = [index for index, step in enumerate(container.plan.steps) if step.by == RUNNER]
-            self._tell("plan", (container.plan.records(), container.name, runner, len(container.plan.steps)))
-            if self.fail is not None:
-                self._sabotage(container.plan.steps[self.fail])
+            steps = [(type(step).__name__, step.by) for step in container.plan.steps]
+            self._tell("plan", (container.plan.records(), container.name, steps))
             return container
 
         def served(*arguments, **options):
@@ -257,20 +303,34 @@ class Command:
         for kind, take in list(undo.UNDO.items()):
             undo.UNDO[kind] = taking(kind, take)
 
-    def _slow_down(self, kind):
-        NUMBERS["nanosleep"] = {"x86_64": 35, "aarch64": 101}[MACHINE]
-        interval = (0).to_bytes(8, "little") + int(SLOW * 1e9).to_bytes(8, "little")
-        rows = kind.rows
-        kind.rows = lambda self, slots: [*rows(self, slots), Row("nanosleep", (interval, 0))]
+    def _wrap_table(self):
+        """Change the runner's table as the case wants it, and tell of it as it was."""
+        image, table = runner.image, launch.table
+        plain = []
 
-    def _sabotage(self, step):
-        """Make a step of the runner fail there, where nothing can raise."""
-        kind = type(step)
-        if getattr(kind, "executes", False):
-            FindProgram.apply = _find_nothing
-            return
-        rows = kind.rows
-        kind.rows = lambda self, slots: [Row("fcntl", (-1, 1))] if self is step else rows(self, slots)
+        def edited(rows, errors):
+            plain[:] = rows
+            return image(self._edited(rows), errors)
+
+        def made(steps, slots, errors):
+            result = table(steps, slots, errors)
+            self._tell("table", Table(steps, result.counts, plain))
+            return result
+
+        runner.image, launch.table = edited, made
+
+    def _edited(self, rows):
+        if self.fail is not None:
+            return [*rows[: self.fail], FAILING, *rows[self.fail + 1 :]]
+        return rows if self.hold is None else before(rows, self.hold, self._waiting())
+
+    def _waiting(self):
+        """A call that waits; the last argument is for the driver. Nothing is written back: the table can't be."""
+        patience = int(PATIENCE).to_bytes(8, "little") + bytes(8)
+        if not self.wakes:
+            return Row("nanosleep", (patience, 0, 0, 0, 0, HELD))
+        command = self.alive.to_bytes(4, "little") + select.POLLIN.to_bytes(4, "little")
+        return Row("ppoll", (command, 1, patience, 0, 8, HELD), optional=True)
 
     def _tell(self, kind, value):
         os.write(self.writer, _framed(kind, value))
@@ -278,12 +338,15 @@ class Command:
     # In the driver.
 
     def drive(self, victim="command", alone=True):
-        """Follow it to its end, and kill the victim ("command" or "child") where it stops.
+        """Follow it to its end, and kill the victim ("command" or "child") where it stops or its runner waits.
 
         Returns the seconds from the kill to the end of all that the command had started. alone: whether nothing else
         that the driver started runs meanwhile.
         """
         self.killed_at = time.monotonic()
+        if self.hold is not None:
+            self.await_hold()
+            self._kill(victim)
         while self.hear_once(victim):
             pass
         self.status = os.waitpid(self.pid, 0)[1]
@@ -299,6 +362,16 @@ class Command:
             os.close(self.master)
         return time.monotonic() - self.killed_at
 
+    def await_hold(self):
+        """Wait until the runner waits; `held` stays 0 when the command ends without it."""
+        end = time.monotonic() + PATIENCE
+        while not self.held:
+            assert time.monotonic() < end, f"the runner neither waits nor ends, after {self.places[-1:]}"
+            if select.select([self.reader], [], [], 0.0005)[0] and not self.hear_once():
+                return
+            if self.table:
+                self.held = _waiting_in(self.pid)
+
     def hear_once(self, victim="command"):
         """Wait for news of it; False when there will be none any more."""
         ready = select.select([self.reader], [], [], PATIENCE)[0]
@@ -313,18 +386,20 @@ class Command:
 
     def _hear(self, kind, value, victim):
         if kind == "plan":
-            self.names, self.name, self.runner, self.steps = value
+            self.names, self.name, self.steps = value
+        elif kind == "table":
+            self.table = value
         elif kind == "result":
             self.answer = value
         else:
             self.places.append(value)
             if kind == "stop":
-                if victim == "child":
-                    for child in _children(self.pid):
-                        os.kill(child, signal.SIGKILL)
-                else:
-                    os.kill(self.pid, signal.SIGKILL)
-                self.killed_at = time.monotonic()
+                self._kill(victim)
+
+    def _kill(self, victim):
+        for process in _children(self.pid) if victim == "child" else [self.pid]:
+            os.kill(process, signal.SIGKILL)
+        self.killed_at = time.monotonic()
 
     @staticmethod
     def _is_somebody_left():
@@ -347,19 +422,47 @@ def _framed(kind, value):
     return len(data).to_bytes(4, "little") + data
 
 
-def _find_nothing(self, slots):
-    slots.found["program"], slots.found["obstacle"] = "/no/such/program", ""
+def before(rows, place, added):
+    """The rows with another one before the row `place`; who came to that row comes to the other one first."""
+    made = []
+    for at, row in enumerate(rows):
+        if at == place:
+            made.append(added)
+
+        def passed(skip, at=at):
+            return skip + (at < place < at + 1 + skip)
+
+        on = tuple((errno, passed(skip)) for errno, skip in row.on)
+        made.append(Row(row.name, row.arguments, row.shown, store=row.store, skip=passed(row.skip), on=on))
+    return made
+
+
+def _waiting_in(pid):
+    """The process below this one that makes a call with the argument HELD, or 0."""
+    try:
+        below = _children(pid)
+        for child in below:
+            if f" {HELD:#x} " in Path(f"/proc/{child}/syscall").read_text():
+                return child
+        return next((found for child in below if (found := _waiting_in(child))), 0)
+    except OSError:
+        return 0  # it ended meanwhile
 
 
 def _children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def mounts():
+    """The mounts that this process sees, a line each."""
+    return {f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+
+
 def _state():
     """What a command could change of its own process."""
     return {
         "descriptors": {name: _target(name) for name in os.listdir("/proc/self/fd")},
-        "mounts": Path("/proc/self/mountinfo").read_text(),
+        "mounts": {line.split(" ", 3)[3] for line in mounts()},  # without the numbers, which differ in a copy
         "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")},
         "children": Path("/proc/self/task", str(os.getpid()), "children").read_text(),
         "umask": next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Umask")),
@@ -383,12 +486,19 @@ def _modes():
         return ""
 
 
-def _changes(before, after):
+def _changes(before, after, moved=()):
+    """What is different, a line each; moved: the namespaces that this process may have left for others."""
     lines = []
+    for name in moved:
+        after["namespaces"][name] = before["namespaces"][name]
     for key, value in before.items():
         if after[key] != value and key == "descriptors":
             opened = {name: target for name, target in after[key].items() if target and name not in value}
             lines += [f"descriptor {name}: {target}" for name, target in opened.items()]
+        elif key == "mounts":
+            lines += [f"mounted {line}" for line in sorted(after[key] - value)]
+            # What lies on the scratch space may be another command's, which was killed.
+            lines += [f"no longer mounted {line}" for line in sorted(value - after[key]) if "/scratch/" not in line]
         elif after[key] != value:
             lines.append(f"{key}: {after[key]!r} instead of {value!r}")
     return lines
@@ -406,8 +516,7 @@ def left(command, before):
     lines = [f"{kind} {name}" for kind, name in command.names if os.path.lexists(name)]
     if command.names:
         lines += [f"cgroup {path}" for path in cgroups(command.name)]
-    lines += [f"file {path}" for path in sorted(command.scene.files() - before)]
-    return lines
+    return lines + sorted(command.scene.things() - before)
 
 
 def be_driver():

@@ -1,4 +1,7 @@
-"""No code of an image's is run or loaded by a process of tarbox's: no library, no helper, no module."""
+"""No code of an image's is run or loaded by a process of tarbox's: no library, no helper, no module.
+
+Python is never in the container. It opens the container's files from outside, and loads next to nothing meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import faults
+import roots
+from conftest import PLAIN_USER
 from kernel.attacks import tools
+from rows import in_child
 
 MARK = "it-ran"
 # Without a C library: what a constructor of a library, or a program, does is one mkdir.
@@ -112,72 +119,140 @@ def test_what_is_hostile_would_leave_its_mark(tarbox, rootfs_busybox):
         os.rmdir(f"/{MARK}")
 
 
-def _events(tarbox, tmp_path, python, main, *arguments):
-    """What happened inside: (exit code, events)."""
+MAIN = tools.HERE.parents[2] / "src/tarbox/__main__.py"
+RUNNER, BUSYBOX = "/memfd:runner (deleted)", "/bin/busybox"
+MEANWHILE = "tarbox.kernel.trees"  # loaded while the runner is busy
+REASONS = "tarbox.kernel.obstacles"  # loaded when the program didn't start
+# Nothing of these ever happens while the container's files are open.
+NEVER = ("ctypes.dlopen", "subprocess", "os.system", "os.posix_spawn", "os.exec", "os.fork", "os.chdir", "os.fchdir",
+         "pty.", "os.setxattr", "os.putenv")  # fmt: skip
+
+
+def _events(tarbox, tmp_path, *arguments, planted=()):
+    """What happened while a container's files were open: the command, and the events."""
     log = tmp_path / "log"
     log.write_bytes(b"")
     log.chmod(0o666)
-    command = tarbox.command()
-    start = [*command[: command.index(python)], python, "-I", "-S", str(tools.HERE / "watched.py"), str(log), str(main)]
-    planted, arguments = arguments[0], arguments[1:]
+    start = [tarbox.host.python, "-I", "-S", str(tools.HERE / "watched.py"), str(log), str(MAIN)]
     done = subprocess.run(
-        [*start, *planted, "--root", str(tarbox.root), *map(str, arguments)],
+        [*start, *planted, "--root", str(tarbox.root), "run", *map(str, arguments)],
         env=tarbox.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=tarbox.folder,
     )  # fmt: skip
     lines = log.read_text().splitlines()
+    assert lines[0] == "opened", done.stderr
     return done, lines
 
 
-def _loads(lines):
-    wanted = ("import ", "exec ", "compile ", "ctypes.dlopen", "marshal.", "subprocess", "os.system", "os.posix_spawn")
-    code = [line for line in lines if line.startswith("open ") and any(end in line for end in (".py", ".so"))]
-    return [line for line in lines if line.startswith(wanted)] + code
+def _check(tarbox, lines, *known):
+    """Only these modules were loaded, from where tarbox lies; nothing was started; and it stayed where it was."""
+    assert len(lines) > 10
+    assert [line for line in lines if line.startswith(NEVER)] == []
+    assert _loaded(lines) == list(known)
+    names = [line.split("'")[1] for line in lines if line.startswith("open ('")]
+    code = [name for name in names if name.endswith((".py", ".pyc", ".so", ".modules", ".zip"))]
+    assert [name for name in code if not name.startswith(f"{MAIN.parent}/")] == []
+    executed = [line for line in lines if line.startswith("exec ")]
+    assert len(executed) == len(known)
+    for name, line in zip(known, executed, strict=True):
+        assert f"/{name.replace('.', '/')}.py" in line
+    assert lines[-1] == f"started in {tarbox.folder} of /"
+    # From its birth on; on a busy machine it may be the container's program already.
+    (first,) = [line for line in lines if line.startswith("first ")]
+    assert first.removeprefix("first ") in (RUNNER, BUSYBOX)
+
+
+def _loaded(lines):
+    return [line.split("'")[1] for line in lines if line.startswith("import ")]
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_no_module_is_loaded_after_the_fork(tarbox, tmp_path, rootfs_busybox, name):
-    """Counted by the interpreter itself, from the first moment of the container's process to its last as Python."""
-    done, lines = _events(
-        tarbox, tmp_path, tarbox.host.python, tarbox.host.main, [], "run", "--rm", *RUNS[name], rootfs_busybox, "true"
-    )
+def test_no_module_is_loaded_while_a_containers_files_are_open(tarbox, tmp_path, rootfs_busybox, name):
+    """But one by name, when the container is on its own already. Counted by the interpreter itself."""
+    done, lines = _events(tarbox, tmp_path, "--rm", *RUNS[name], rootfs_busybox, "true")
     assert done.returncode == 0, done.stderr
-    assert lines[0] == "inside"
-    assert len(lines) > 3
-    assert _loads(lines) == []
+    _check(tarbox, lines, MEANWHILE)
 
 
 @pytest.mark.parametrize(
     "arguments", [("no-such-program",), ("/etc/passwd",), ("/etc",), ("-w", "/etc/passwd", "true")]
 )
-def test_no_module_is_loaded_for_an_error_inside(tarbox, tmp_path, rootfs_busybox, arguments):
-    """Telling what failed needs none either."""
+def test_no_module_is_loaded_for_an_error_but_to_find_the_reason(tarbox, tmp_path, rootfs_busybox, arguments):
     options, words = (arguments[:2], arguments[2:]) if arguments[0] == "-w" else ((), arguments)
-    done, lines = _events(
-        tarbox, tmp_path, tarbox.host.python, tarbox.host.main, [], "run", *options, rootfs_busybox, *words
-    )
+    done, lines = _events(tarbox, tmp_path, *options, rootfs_busybox, *words)
     assert done.returncode in (125, 126, 127)
-    assert lines[0] == "inside"
-    assert _loads(lines) == []
+    if options:  # found out before there is a process
+        assert _loaded(lines) == []
+        assert not any(line.startswith(("first ", "exec ", *NEVER)) for line in lines)
+    else:
+        _check(tarbox, lines, MEANWHILE, REASONS)
 
 
 def test_no_module_is_loaded_in_a_container_of_the_hosts_files(tarbox, tmp_path):
-    done, lines = _events(
-        tarbox, tmp_path, tarbox.host.python, tarbox.host.main, [], "run", "--rm", "-u", "nobody", "host", "true"
-    )
+    done, lines = _events(tarbox, tmp_path, "--rm", "-u", "nobody", "host", "true")
     assert done.returncode == 0, done.stderr
-    assert lines[0] == "inside"
-    assert _loads(lines) == []
+    assert _loaded(lines) == [MEANWHILE]
+    assert not any(line.startswith(NEVER) for line in lines)
 
 
 def test_the_count_sees_a_module_that_is_loaded(tarbox, tmp_path, rootfs_busybox):
     """And the module isn't found, though the image has one by that name where the interpreter would look first."""
     (rootfs_busybox / "planted.py").write_text("\n".join(CODES) % MARK)
-    done, lines = _events(
-        tarbox, tmp_path, tarbox.host.python, tarbox.host.main, ["--import", "planted"], "run", rootfs_busybox, "true"
-    )
+    done, lines = _events(tarbox, tmp_path, rootfs_busybox, "true", planted=("--import", "planted"))
     assert done.returncode == 0, done.stderr
-    assert any("planted" in line for line in _loads(lines))
+    assert "planted" in _loaded(lines)
     assert not (rootfs_busybox / MARK).exists()
+
+
+@pytest.mark.parametrize("name", ["directory", "terminal", "plain"])
+def test_no_python_is_in_the_container_at_any_step(name, plain_folder, test_host):
+    """Its first process is the runner from the first row on, with nothing else in its memory."""
+    scene = faults.scene(name, plain_folder, roots.busybox(plain_folder / "busybox"), test_host, PLAIN_USER)
+
+    def drive():
+        faults.be_driver()
+        first = faults.Command(scene)
+        first.drive()
+        seen = []
+        for row in first.table.places():
+            command = faults.Command(scene, hold=row)
+            command.await_hold()
+            assert command.held, row
+            seen.append((row, _inside(command.held), _shared(command.pid, command.held)))
+            command.drive("child")
+        return seen, first.table.of("Unshare")[-1]
+
+    seen, unshared = in_child(drive)
+    assert seen[0][0] == 0 < unshared < seen[-1][0]
+    for row, inside, shared in seen:
+        assert set(inside) == {(RUNNER, ())}, row
+        own = {"pid"} if row <= unshared else {"pid", "mnt", "ipc", "uts", "cgroup"}
+        assert not shared & own, row
+
+
+def _inside(pid):
+    """Of each process in the same PID namespace: what it executes, and which files are in its memory."""
+    space = os.readlink(f"/proc/{pid}/ns/pid")
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            if not entry.isdigit() or os.readlink(f"/proc/{entry}/ns/pid") != space:
+                continue
+            exe = os.readlink(f"/proc/{entry}/exe")
+            maps = Path(f"/proc/{entry}/maps").read_text().splitlines()
+        except OSError:
+            continue  # it ended while we looked
+        files = {line.split(None, 5)[5] for line in maps if len(line.split(None, 5)) == 6} - {RUNNER}
+        found.append((exe, tuple(sorted(file for file in files if not file.startswith("[")))))
+    return found
+
+
+def _shared(one, other):
+    """The kinds of namespaces in which both are."""
+    return {
+        kind
+        for kind in os.listdir(f"/proc/{one}/ns")
+        if os.readlink(f"/proc/{one}/ns/{kind}") == os.readlink(f"/proc/{other}/ns/{kind}")
+    }
 
 
 def test_names_of_users_are_read_from_the_image(tarbox, rootfs_busybox):

@@ -1,4 +1,4 @@
-"""Every step and every handover of a run fails once: the run says which, and nothing is left."""
+"""Every step, the handover and every row of the runner fails once: the run says which, and nothing is left."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ import faults
 import roots
 from conftest import PLAIN_USER
 from rows import in_child
+from tarbox.plan.step import PARENT, RUNNER
 
 MESSAGE = "made to fail"
+TYPED = "typed"
+IN_HALVES = ("directory", "plain")  # each row of the runner's fails in every run of the tests; else each step's first
+NAMES = [
+    *((name, name in IN_HALVES) for name in (*faults.SCENES, TYPED)),
+    *(pytest.param(name, True, marks=pytest.mark.long) for name in (*faults.SCENES, TYPED) if name not in IN_HALVES),
+]
 
 
 @pytest.fixture
@@ -19,45 +26,56 @@ def rootfs(plain_folder):
     return roots.busybox(plain_folder / "busybox")
 
 
-def sweep_through(scene):
-    """In a driver: a run that succeeds, then one for each of its places; returns what was wrong, and how many."""
+def sweep_through(scene, whole):
+    """In a driver: a run that succeeds, then one for each of its places; returns what was wrong, and the counts."""
     faults.be_driver()
     first = faults.Command(scene)
     first.drive()
     usual = first.said()
     wrong = [f"the first run: {first.answer} {usual}"] if first.answer != (0, []) else []
-    before = scene.files()
+    before = scene.things()
     wrong += [f"the first run left {line}" for line in faults.left(first, before)]
-    cases = [{"stop": place.key, "error": MESSAGE} for place in first.places if place.kind != "unlinked"]
-    cases = [case for case in cases if case["stop"][0] != "taken"]
-    cases += [{"fail": index} for index in first.runner]
+    wrong += check_places(first)
+    cases = [{"stop": place.key, "error": MESSAGE} for place in first.places if place.kind not in ("unlinked", "taken")]
+    cases += [{"fail": row} for row in (range(len(first.table)) if whole else first.table.starts)]
     for case in cases:
         command = faults.Command(scene, **case)
         command.drive()
         wrong += [f"{case}: {line}" for line in check(command, case, before, usual)]
-    return wrong, len(cases), first.steps, len(first.runner)
+    return wrong, len(cases), len(first.steps)
+
+
+def check_places(command):
+    """Every step of the parent's was told of, and the one handover, and the runner had all others."""
+    told = [place.key for place in command.places if place.kind in faults.PLACES]
+    inside = [kind for kind, by in command.steps if by == RUNNER]
+    outside = [("step", index, PARENT) for index, (_, by) in enumerate(command.steps) if by == PARENT]
+    wrong = [] if told == [*outside, ("handover", len(outside), PARENT)] else [f"it told of {told}"]
+    return wrong if command.table.kinds == inside else [*wrong, f"the runner did {command.table.kinds}"]
 
 
 def check(command, case, before, usual):
     """What is wrong after a run that was made to fail."""
     told, changes = command.answer or ("nothing was told", [])
+    wrong = []
     if case.get("error"):
-        wrong = [] if MESSAGE in str(told) else [f"the run ended with {told!r}"]
-        if case["stop"][0] == "step" and case["stop"][2] == "child" and f"in step {case['stop'][1]}:" not in str(told):
-            wrong.append(f"the step isn't named in {told!r}")
-    elif case["fail"] == command.steps - 1:
-        wrong = [] if "cannot start /no/such/program: No such file" in str(told) else [f"the run ended with {told!r}"]
+        named = MESSAGE in str(told)
     else:
-        wrong = [] if "Bad file descriptor in row 0 of" in str(told) else [f"the run ended with {told!r}"]
+        row = case["fail"]
+        named = "Bad file descriptor" in str(told) and command.table.owner(row) in str(told)
+        if row in command.table.passing:
+            named = named or told == 0
+    if not named:
+        wrong.append(f"the run ended with {told!r}")
     said = command.said()
     return [*wrong, *changes, *faults.left(command, before), *([f"it said {said!r}"] if said != usual else [])]
 
 
-@pytest.mark.parametrize("name", [*faults.SCENES, "typed"])
-def test_whatever_fails_nothing_is_left(name, plain_folder, rootfs, test_host):
+@pytest.mark.parametrize(("name", "whole"), NAMES)
+def test_whatever_fails_nothing_is_left(name, whole, plain_folder, rootfs, test_host):
     """No mount, group, process, file or descriptor; the terminal has its modes; the error says what failed."""
     scene = faults.scene(name, plain_folder, rootfs, test_host, PLAIN_USER)
-    wrong, cases, steps, runner = in_child(lambda: sweep_through(scene))
+    wrong, cases, steps = in_child(lambda: sweep_through(scene, whole))
     assert not wrong, "\n".join(wrong)
-    assert cases > steps > runner > 5
+    assert cases > steps
     assert sorted(os.listdir(scene.root)) == ["cache", "journals", "scratch"]

@@ -16,7 +16,7 @@ from rows import in_child
 from tarbox.engine.options import RunOptions
 from tarbox.engine.roots import Roots
 from tarbox.kernel import cgroups
-from tarbox.kernel.credentials import Credentials
+from tarbox.plan.step import PARENT
 
 
 @pytest.fixture
@@ -25,42 +25,54 @@ def rootfs(plain_folder):
 
 
 class Killing:
-    """In a driver: runs of a scene that are killed, each followed by another command on the same data root."""
+    """In a driver: runs of a scene that are killed, each followed by another command on the same data root.
 
-    def __init__(self, scene, rootfs):
+    places, table: of a run that isn't. wrong: what went wrong, a line each. cases: how many runs were killed.
+    """
+
+    def __init__(self, scene, rootfs, init=None):
         faults.be_driver()
         self.scene = scene
         self.rootfs = rootfs
+        self.init = init
         first = faults.Command(scene, self.options())
         first.drive()
         self.wrong = [] if first.answer == (0, []) else [f"the first run: {first.answer} {first.said()}"]
         self.places = [place.key for place in first.places]
-        self.before = scene.files()
+        self.steps = first.steps
+        self.table = first.table
+        self.before = scene.things()
         self.cases = 0
 
     def options(self, *command):
         options = self.scene.options()
         options.command = list(command) or faults.WRITE_AND_END
+        options.init = options.init if self.init is None else self.init
         return options
 
-    def kill(self, key, victim, *command):
-        """Kill one run at one place, and let the next command clean up."""
-        self.cases += 1
-        case = f"{victim} killed at {' '.join(map(str, key))}"
+    def kill(self, key, *command):
+        """Kill the command at one place, and let the next one clean up; returns the one that was killed."""
         killed = faults.Command(self.scene, self.options(*command), stop=key)
-        took = killed.drive(victim)
+        self.check_gone(f"killed at {' '.join(map(str, key))}", killed, killed.drive())
+        return killed
+
+    def kill_at_row(self, row):
+        """Kill the command while the runner waits before one of its rows, and let the next one clean up."""
+        command = () if row in self.table.passing else LASTING  # a row that isn't reached must not start that
+        killed = faults.Command(self.scene, self.options(*command), hold=row, wakes=not self.table.is_bound(row))
+        took = killed.drive()
+        case = f"killed at row {row}, {self.table.owner(row)}"
+        if killed.held:
+            self.check_gone(case, killed, took)
+        elif row not in self.table.passing:
+            self.wrong.append(f"{case}: the runner didn't come there, {killed.answer}")
+
+    def check_gone(self, case, killed, took):
+        self.cases += 1
         if took > faults.GONE:
             self.wrong.append(f"{case}: what it started lived on for {took:.1f} s")
-        if victim == "command":
-            if killed.status != signal.SIGKILL:
-                self.wrong.append(f"{case}: it wasn't there to be killed, {killed.answer}")
-        else:
-            told, changes = killed.answer or ("nothing was told", [])
-            # Or the parent was just then writing the id maps of a process that is no more.
-            if "died while it was being set up" not in str(told) and "write(/proc/" not in str(told):
-                self.wrong.append(f"{case}: the run ended with {told!r}")
-            self.wrong += [f"{case}: {line}" for line in (*changes, *faults.left(killed, self.before))]
-            return
+        if killed.status != signal.SIGKILL:
+            self.wrong.append(f"{case}: it wasn't there to be killed, {killed.answer}")
         following = faults.Command(self.scene, RunOptions(f"{self.rootfs}:O", ["true"]))
         following.drive()
         said = following.said()
@@ -68,56 +80,136 @@ class Killing:
             self.wrong.append(f"{case}: the next command: {following.answer} {said}")
         self.wrong += [f"{case}: left after the next command: {line}" for line in faults.left(killed, self.before)]
 
+    def kill_runner(self, row):
+        """Kill the runner while it waits before one of its rows: the command tells of it, and leaves nothing."""
+        command = faults.Command(self.scene, self.options(), hold=row)
+        command.drive("child")
+        case = f"the runner killed at row {row}, {self.table.owner(row)}"
+        if not command.held:
+            assert row in self.table.passing, case
+            return
+        self.cases += 1
+        told, changes = command.answer or ("nothing was told", [])
+        # Once it has said that it is ready, its end is that of the program.
+        if told != 128 + signal.SIGKILL if row > self.table.ready() else DIED not in str(told):
+            self.wrong.append(f"{case}: the run ended with {told!r}")
+        self.wrong += [f"{case}: {line}" for line in (*changes, *faults.left(command, self.before))]
+
     def result(self):
         return self.wrong, self.cases
+
+
+LASTING = ("sleep", "60")  # what doesn't end by itself if it is started after all
+DIED = "the container's first process died while it was being set up"
 
 
 def scene_of(name, folder, rootfs, host):
     return faults.scene(name, folder, rootfs, host, PLAIN_USER)
 
 
-WHOLE = ("directory", "plain")  # killed at each place in every run of the tests; the others at each fourth
+WHOLE = ("directory", "plain")  # killed at each place in every run of the tests; the others at each second
 SCENES = [
-    *((name, 1 if name in WHOLE else 4) for name in faults.SCENES),
+    *((name, 1 if name in WHOLE else 2) for name in faults.SCENES),
     *(pytest.param(name, 1, marks=pytest.mark.long) for name in faults.SCENES if name not in WHOLE),
 ]
 
 
 @pytest.mark.parametrize(("name", "every"), SCENES)
 def test_a_command_killed_at_any_place_leaves_nothing(name, every, plain_folder, rootfs, test_host):
-    """At each step and handover, in either process; while it runs; and in the middle of taking away."""
+    """At each of its steps and at the handover; while it runs; and in the middle of taking away."""
     scene = scene_of(name, plain_folder, rootfs, test_host)
 
     def drive():
         killing = Killing(scene, rootfs)
-        inner = [key for key in killing.places if key[0] not in faults.PLACES]
-        for key in [*killing.places[: -len(inner) : every], *inner[::every]]:
-            killing.kill(key, "command")
-        killing.kill(("running", 0, "parent"), "command", "sleep", "60")
-        return *killing.result(), len(killing.places)
+        steps = [key for key in killing.places if key[0] in faults.PLACES]
+        later = killing.places[len(steps) :]
+        for key in [*steps[:-1:every], steps[-1], *later[:: every * every]]:
+            killing.kill(key, *(LASTING if key[0] == "handover" else ()))
+        killing.kill(("running", 0, "parent"), *LASTING)
+        return *killing.result(), killing.steps, killing.places
 
-    wrong, cases, places = in_child(drive)
+    wrong, cases, steps, places = in_child(drive)
     assert not wrong, "\n".join(wrong)
-    assert cases > places // every
-    assert places > (80 if name == "directory" else 50)
+    outside = [("step", index, PARENT) for index, (_, by) in enumerate(steps) if by == PARENT]
+    told = [*outside, ("handover", len(outside), PARENT)]
+    assert places[: len(told)] == told
+    later = places[len(told) :]
+    assert {key[0] for key in later} == {"running", "ended", "unlinked", "taken"}
+    assert cases == len([*outside[::every], *later[:: every * every]]) + 2
     assert [os.listdir(f"{scene.root}/{name}") for name in ("journals", "scratch")] == [[], []]
 
 
+@pytest.mark.parametrize(("name", "every"), SCENES)
+def test_a_command_killed_at_any_step_of_the_runner_ends_it(name, every, plain_folder, rootfs, test_host):
+    """By the kernel's signal; where there is none yet, or none any more, it finds out before the program runs."""
+    scene = scene_of(name, plain_folder, rootfs, test_host)
+
+    def drive():
+        killing = Killing(scene, rootfs)
+        rows = killing.table.places()[::every]
+        for row in rows:
+            killing.kill_at_row(row)
+        return *killing.result(), len(rows)
+
+    wrong, cases, rows = in_child(drive)
+    assert not wrong, "\n".join(wrong)
+    assert cases == rows
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("name", faults.SCENES)
-def test_a_first_process_killed_at_any_place_is_told_of(name, plain_folder, rootfs, test_host):
+def test_a_command_killed_at_any_row_of_the_runner_ends_it(name, plain_folder, rootfs, test_host):
+    """In the middle of its steps, too."""
+    scene = scene_of(name, plain_folder, rootfs, test_host)
+
+    def drive():
+        killing = Killing(scene, rootfs)
+        for row in range(len(killing.table)):
+            killing.kill_at_row(row)
+        return *killing.result(), len(killing.table) - len(killing.table.passing)
+
+    wrong, cases, sure = in_child(drive)
+    assert not wrong, "\n".join(wrong)
+    assert cases >= sure
+
+
+@pytest.mark.parametrize(("name", "every"), SCENES)
+def test_a_runner_killed_at_any_step_is_told_of(name, every, plain_folder, rootfs, test_host):
     """The command says that it died, and leaves nothing."""
     scene = scene_of(name, plain_folder, rootfs, test_host)
 
     def drive():
         killing = Killing(scene, rootfs)
-        for key in killing.places:
-            if key[2] == "child":
-                killing.kill(key, "child")
-        return killing.result()
+        rows = killing.table.places()[::every]
+        for row in rows:
+            killing.kill_runner(row)
+        return *killing.result(), len(rows)
 
-    wrong, cases = in_child(drive)
+    wrong, cases, rows = in_child(drive)
     assert not wrong, "\n".join(wrong)
-    assert cases > 20
+    assert cases == rows
+
+
+@pytest.mark.parametrize("name", ["memory", "plain-memory"])
+def test_memory_that_is_mounted_for_a_moment_is_let_go_by_the_next_command(name, plain_folder, rootfs, test_host):
+    """Of a command that is killed between the two steps; what a plain user mounts the host never sees."""
+    scene = scene_of(name, plain_folder, rootfs, test_host)
+
+    def drive():
+        killing = Killing(scene, rootfs)
+        kinds = [kind for kind, _ in killing.steps]
+        mounted = []
+        for index in range(kinds.index("MountMemory"), kinds.index("LetGo") + 2):
+            killed = faults.Command(scene, killing.options(), stop=("step", index, PARENT))
+            took = killed.drive()
+            mounted.append(sum(scene.root in line for line in faults.mounts()))
+            killing.check_gone(f"killed at {kinds[index]}", killed, took)
+        return killing.wrong, mounted
+
+    wrong, mounted = in_child(drive)
+    assert not wrong, "\n".join(wrong)
+    assert (mounted[0], mounted[-1]) == (0, 0)
+    assert set(mounted[1:-1]) == ({0} if scene.user else {1})
 
 
 def test_a_command_killed_while_it_unpacks_leaves_nothing(plain_folder, rootfs, test_host):
@@ -127,7 +219,7 @@ def test_a_command_killed_while_it_unpacks_leaves_nothing(plain_folder, rootfs, 
 
     def drive():
         killing = Killing(scene, rootfs)
-        wrong, before = killing.wrong, killing.before | {f"{scene.root}/layers", f"{scene.root}/sources"}
+        wrong, before = killing.wrong, killing.before | {f"file {scene.root}/{name}" for name in ("layers", "sources")}
         for index in (0, 1, 7, 60):
             killed = faults.Command(scene, RunOptions(str(archive), ["true"]), stop=("unpacking", index, "parent"))
             killed.drive("command")
@@ -222,21 +314,16 @@ def test_a_command_killed_while_its_container_changes_ids(init, plain_folder, ro
     scene = scene_of("directory", plain_folder, rootfs, test_host)
 
     def drive():
-        killing = Killing(scene, rootfs)
-        options = killing.options("sleep", "60")
-        options.init = init
-        killed = faults.Command(scene, options, slow=Credentials)
-        while not killed.places or killed.places[-1].key != ("handover", killed.runner[0], "child"):
-            killed.hear_once()
-        time.sleep(faults.SLOW / 2)
-        os.kill(killed.pid, signal.SIGKILL)
-        took = killed.drive()
-        following = faults.Command(scene, RunOptions(f"{rootfs}:O", ["true"]))
-        following.drive()
-        left = faults.left(killed, killing.before)
-        return killing.wrong, killed.status, took < faults.SLOW + faults.GONE, following.answer, left
+        killing = Killing(scene, rootfs, init)
+        first, last = killing.table.of("Credentials")[0], killing.table.ready()
+        for row in range(first, last + 2):
+            killing.kill_at_row(row)
+        loose = sum(not killing.table.is_bound(row) for row in range(first, last + 2))
+        return *killing.result(), last + 2 - first, loose
 
-    assert in_child(drive) == ([], signal.SIGKILL, True, (0, []), [])
+    wrong, cases, rows, loose = in_child(drive)
+    assert not wrong, "\n".join(wrong)
+    assert cases == rows > loose > 2
 
 
 @pytest.mark.parametrize("count", [40, pytest.param(1000, marks=pytest.mark.long)])

@@ -100,12 +100,8 @@ class BoundingSet(Step):
     def rows(self, slots: Slots) -> list[Row]:
         dropped = self.held & ~self.keep & WHOLE
         return [
-            Row(
-                "prctl",
-                (_PR_CAPBSET_DROP, number, 0, 0, 0),
-                f"prctl(PR_CAPBSET_DROP, {names(1 << number)[0]})",
-                optional=number >= _SINCE_5_8,  # EINVAL where the kernel is older than the name
-            )
+            # EINVAL where the kernel is older than the name.
+            Row("prctl", (_PR_CAPBSET_DROP, number, 0, 0, 0), optional=number >= _SINCE_5_8)
             for number in range(dropped.bit_length())
             if dropped >> number & 1
         ]

@@ -10,7 +10,7 @@ import os
 from ..kernel import channel, runner, signals
 from ..kernel.namespaces import Spawn
 from ..kernel.program import Execute
-from ..kernel.runner import DeathSignal
+from ..kernel.runner import CloseDescriptors, DeathSignal
 from ..plan.executor import KNOCK
 from ..plan.step import Row
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ..plan.step import Slots, Step
+
+_EVERY = 0xFFFFFFFF
 
 
 class Table:
@@ -50,9 +52,11 @@ def table(steps: Sequence[Step], slots: Slots, errors: int) -> Table:
         made = step.rows(slots)
         if isinstance(step, DeathSignal):  # a parent that died before it was set sends none; then this row fails
             made.append(Row("write", (errors, KNOCK, len(KNOCK)), "write(parent)"))
-        if isinstance(step, Execute) and step.init:
-            rows += (closing := _closing(errors))
-            counts[-1] += len(closing)
+        if isinstance(step, CloseDescriptors):
+            # Marked, they would stay open in an init, and through /proc/1/fd the container reached what is beneath its
+            # mounts: /proc/sys, writable. Only the report's is still needed; an init closes it itself.
+            others = ((3, errors - 1), (errors + 1, _EVERY))
+            made[:0] = [Row("close_range", (*some, 0)) for some in others if some[0] <= some[1]]
         rows += made
         counts.append(len(made))
     last = steps[-1]
@@ -62,12 +66,6 @@ def table(steps: Sequence[Step], slots: Slots, errors: int) -> Table:
     if home is not None and not any(variable.startswith(b"HOME=") for variable in environment):
         environment.append(b"HOME=" + os.fsencode(str(home)))
     return Table(runner.executable(runner.image(rows, errors)), counts, arguments, environment)
-
-
-def _closing(errors: int) -> list[Row]:
-    """Close all but the channel: an init executes nothing that would, and its descriptors are its children's to see."""
-    ranges = ((3, errors - 1), (errors + 1, 0xFFFFFFFF))
-    return [Row("close_range", (first, last, 0)) for first, last in ranges if first <= last]
 
 
 def spawn(step: Step, slots: Slots, table: Table, keep: list[int]) -> int:

@@ -1,9 +1,10 @@
-"""tarbox, with every event of the interpreter's that its processes inside of a container cause written to a file.
+"""tarbox, with every event of the interpreter's while it has a container's files open written to a file.
 
     python -I -S watched.py LOG MAIN [--import NAME] ARGUMENT…
 
---import NAME: load that module inside, as a mistake would. The events are those of sys.addaudithook; `inside` begins
-when a process has just been forked, before anything of the container's is in view.
+--import NAME: load that module there, as a mistake would. The events are those of sys.addaudithook. `opened` is written
+before the first step that opens the container's files; `first EXE` says which program the container's first process
+runs, just after its birth; `started in DIRECTORY of ROOT` comes when the container runs or couldn't be started.
 """
 
 import os
@@ -20,36 +21,45 @@ sys.path[:0] = [os.path.dirname(os.path.dirname(main_file))]
 sys.dont_write_bytecode = True
 
 from tarbox.cli.main import main  # noqa: E402
-from tarbox.kernel.pivot_root import Enter  # noqa: E402
-from tarbox.runtime import launch  # noqa: E402
+from tarbox.plan.executor import Execution  # noqa: E402
 
-inside = False
-forked, apply = launch.forked, Enter.apply
+opened = False
+do, start, wait = Execution._do, Execution.start, Execution._await_program
 
 
 def hook(event: str, details: tuple[object, ...]) -> None:
-    if inside:
+    if opened:
         os.write(log, f"{event} {details!r}\n".encode("utf-8", "replace"))
 
 
-def watch() -> None:
-    global inside
-    forked()
-    inside = True
-    os.write(log, b"inside\n")
+def watched_do(self, index):  # type: ignore[no-untyped-def]
+    global opened
+    if not opened and "tree" in self.plan.steps[index].gives():
+        os.write(log, b"opened\n")
+        opened = True
+    do(self, index)
 
 
-def enter(self, slots):  # type: ignore[no-untyped-def]
+def watched_wait(self, *rest):  # type: ignore[no-untyped-def]
+    os.write(log, f"first {os.readlink(f'/proc/{self.pid}/exe')}\n".encode())
     if planted:
         try:
             __import__(planted)
         except ImportError:
             pass
-    apply(self, slots)
+    wait(self, *rest)
 
 
-launch.forked = watch
-Enter.apply = enter  # type: ignore[method-assign]
+def watched_start(self):  # type: ignore[no-untyped-def]
+    global opened
+    try:
+        return start(self)
+    finally:
+        opened = False
+        os.write(log, f"started in {os.getcwd()} of {os.readlink('/proc/self/root')}\n".encode())
+
+
+Execution._do, Execution._await_program, Execution.start = watched_do, watched_wait, watched_start  # type: ignore[method-assign]
 sys.addaudithook(hook)
 code = main(arguments)
 os._exit(code)
