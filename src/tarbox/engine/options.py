@@ -8,6 +8,9 @@ from __future__ import annotations
 
 HOST, NONE = "host", "none"
 
+# What is counted and limited for all of a container's processes together; none of them is set by default.
+_LIMITS = ("memory", "memory_swap", "cpus", "cpu_shares", "cpuset_cpus", "pids_limit")
+
 
 class MountOption:
     """One `-v`, `--mount` or `--tmpfs`.
@@ -143,6 +146,10 @@ class RunOptions:
         self.network = NONE
         self.stop_signal = 0
         self.timeout = 0.0
+
+    def limited(self) -> bool:
+        """Whether any limit on all of its processes together was asked for."""
+        return any(getattr(self, name) for name in _LIMITS)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
