@@ -39,6 +39,10 @@ def verb_named(name: str) -> Verb:
         from . import explain
 
         return explain.VERB
+    if name == "limit":
+        from . import limit
+
+        return limit.VERB
     if name == "version":
         from . import version
 

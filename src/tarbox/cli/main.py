@@ -21,6 +21,7 @@ FAILED, NOT_EXECUTABLE, NOT_FOUND, INTERRUPTED = 125, 126, 127, 130
 VERBS = {
     "run": "Run a command in a new container",
     "explain": "Tell every step that a run would take, and do none of them",
+    "limit": "Limit a plain command, without a container, or a group of processes",
     "version": "Show the versions of tarbox, Python and the kernel",
     "help": "Show the help of a command",
 }
@@ -134,6 +135,8 @@ def call(name: str, words: list[str], settings: Globals) -> int:
         from .run import main as verb
     elif name == "explain":
         from .explain import main as verb
+    elif name == "limit":
+        from .limit import main as verb
     elif name == "version":
         from .version import main as verb
     elif name == "help":

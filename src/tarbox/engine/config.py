@@ -93,6 +93,8 @@ def _process(options: RunOptions, image: ImageConfig, hostname: str, machine: Ma
         ],
         "noNewPrivileges": options.no_new_privileges,
     }
+    if options.oom_score_adj is not None:
+        process["oomScoreAdj"] = options.oom_score_adj
     name, _, group = user_of(options, image).partition(":")
     if name and group:
         uid, gid = number(name), number(group, "group")

@@ -198,8 +198,8 @@ class OpenGroup(Step):
 
 
 def write(path: str, *values: str) -> None:
-    """Write each of `values` into the control file `path`, each by a call of its own; raises KernelError."""
-    value = ""
+    """Write each of `values`, one at least, into the control file `path`, by a call of its own; raises KernelError."""
+    value = values[0]
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
