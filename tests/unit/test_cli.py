@@ -166,8 +166,8 @@ def test_every_option_reaches_the_engine(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("MINE", "1")
     (tmp_path / "env").write_text("A=1\n")
     monkeypatch.setattr(limit_values, "_disk", lambda path: (8, 0))  # whatever this machine has
-    (tmp_path / "hugepages-2048kB").mkdir()
-    monkeypatch.setattr(limit_values, "_PAGES", str(tmp_path))
+    (tmp_path / "pages" / "hugepages-2048kB").mkdir(parents=True)
+    monkeypatch.setattr(limit_values, "_PAGES", str(tmp_path / "pages"))
     samples = {
         "env": "A=1", "env-file": str(tmp_path / "env"), "workdir": "/a", "user": "1", "group-add": "1",
         "entrypoint": "/a", "stop-signal": "INT", "timeout": "1s", "volume": "/a:/b",

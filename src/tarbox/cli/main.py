@@ -21,7 +21,7 @@ FAILED, NOT_EXECUTABLE, NOT_FOUND, INTERRUPTED = 125, 126, 127, 130
 VERBS = {
     "run": "Run a command in a new container",
     "explain": "Tell every step that a run would take, and do none of them",
-    "limit": "Limit a plain command, without a container, or a group of processes",
+    "limit": "Limit plain commands and processes, no container",
     "version": "Show the versions of tarbox, Python and the kernel",
     "help": "Show the help of a command",
 }

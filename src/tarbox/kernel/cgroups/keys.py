@@ -237,14 +237,14 @@ def _integer(key: str, digits: str, text: str = "") -> int:
 
 
 def _shares(weight: int) -> int:
-    """The least `cpu.shares` that stand for this `cpu.weight`."""
+    """The most `cpu.shares` that stand for this `cpu.weight`: 1024 for 100, the usual ones."""
     from .v2_controls import weight as weight_of
 
     low, high = 2, 262144
     while low < high:
-        middle = (low + high) // 2
-        if weight_of(middle) < weight:
-            low = middle + 1
+        middle = (low + high + 1) // 2
+        if weight_of(middle) > weight:
+            high = middle - 1
         else:
-            high = middle
+            low = middle
     return low

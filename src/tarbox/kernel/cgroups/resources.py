@@ -89,7 +89,7 @@ def unapplied(resources: Resources, lacking: dict[str, str]) -> list[str]:
     for place, why in {**_ALWAYS, **lacking}.items():
         kind, _, key = place.partition(".")
         part = resources.get(kind) or {}
-        if part.get(key) not in (None, False):
+        if part.get(key) is not None and part[key] is not False:
             lines.append(f"linux.resources.{place} is ignored: {why}")
     if (resources.get("memory") or {}).get("useHierarchy") is False:
         lines.append("linux.resources.memory.useHierarchy is always true: groups below count in those above")
