@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import testhost
+from kernel.test_session_terminal import Terminal
 
 NO_TRACE = (0, "", "")
 
@@ -160,6 +162,31 @@ def test_a_stopped_command_stops_tarbox_too_and_both_go_on(tarbox):
     assert process.returncode == 4
 
 
+def test_the_jobs_of_a_shell_stop_and_go_on(tarbox):
+    """^Z, fg and ^C, as for any command."""
+    terminal = Terminal("dash", "-i")
+    try:
+        terminal.expect("ready> ")
+        command = shlex.join(tarbox.command("limit", "-m", "64m", "--", "sh", "-c", "echo st''arted; sleep 600"))
+        terminal.type(f"{command}\n")
+        terminal.expect("started")
+        terminal.type("\x1a")
+        terminal.expect("ready> ")
+        terminal.type("jobs\n")
+        terminal.expect("Stopped")
+        terminal.expect("ready> ")
+        terminal.type("fg\n")
+        time.sleep(0.3)
+        terminal.type("\x03")
+        terminal.expect("ready> ")
+        terminal.type("echo code $?\n")
+        terminal.expect("code 130")
+        terminal.type("exit\n")
+        terminal.wait()
+    finally:
+        terminal.close()
+
+
 def test_a_killed_commands_group_goes_with_the_next_command(tarbox):
     process = tarbox.start("limit", "-m", "64m", "--", "sh", "-c", "sleep 600 >&- 2>&- & echo $$ $!; wait")
     shell, child = map(int, process.stdout.readline().split())
@@ -242,6 +269,9 @@ def test_a_group_lasts_is_used_changed_and_removed(tarbox, group):
     assert tarbox("limit", "set", group, "-m", "32m", "--pids-limit", "7").returncode == 0
     found = listed(tarbox, group)
     assert (found["memory_limit"], found["pids_limit"], found["cpus"]) == (32 << 20, 7, 0.5)
+    assert tarbox("limit", "set", group, "memory.max=max").returncode == 0
+    done = tarbox("limit", "set", group, "memory.swap.max=0")
+    assert done.returncode == 0 or done.stderr.startswith("tarbox: memory.swap.max needs memory.max beside it")
     assert tarbox("limit", "set", group, "-m", "0", "--pids-limit", "-1", "--cpus", "0").returncode == 0
     found = listed(tarbox, group)
     assert (found["memory_limit"], found["pids_limit"], found["cpus"]) == (None, None, None)

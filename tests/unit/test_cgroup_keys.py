@@ -110,7 +110,7 @@ def test_marks_on_packets_are_never_left_out(backend, why):
 # name and value → what version 1 writes, what version 2 writes
 NAMES = [
     ({"memory.max": "50M"}, ["memory.limit_in_bytes 52428800"], ["memory.max 50M"]),
-    ({"memory.max": "max"}, ["memory.limit_in_bytes -1"], ["memory.max max"]),
+    ({"memory.max": "max"}, ["memory.limit_in_bytes -1", "memory.memsw.limit_in_bytes -1"], ["memory.max max"]),
     ({"memory.limit_in_bytes": "50m"}, ["memory.limit_in_bytes 52428800"], ["memory.max 52428800"]),
     ({"memory.low": "1k"}, ["memory.soft_limit_in_bytes 1024"], ["memory.low 1k"]),
     ({"memory.soft_limit_in_bytes": "1kb"}, ["memory.soft_limit_in_bytes 1kb"], ["memory.low 1024"]),

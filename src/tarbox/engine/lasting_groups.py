@@ -75,8 +75,8 @@ def change(group: str, options: RunOptions, lifted: Sequence[str] = (), root: st
     resources = _with_lifted(asked(options), lifted)
     if not resources:
         raise UsageError("nothing to change", f"e.g. tarbox limit set {group} -m 100m, or memory.max=100m")
-    tell(backend.warnings(resources))
     steps = planned(backend, PREFIX + group, resources)
+    tell(backend.warnings(resources))
     _write([step for step in steps if isinstance(step, groups.WriteControl | WriteWeight | EnableControllers)])
 
 

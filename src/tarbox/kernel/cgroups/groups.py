@@ -224,8 +224,8 @@ def _hint(path: str, number: int) -> str:
     if name == "cpu.rt_runtime_us" and number == errno.EINVAL:
         above = (read(f"{os.path.dirname(folder)}/{name}") or "").strip()
         return f"at most the period, and what the group above has: {above}"
-    if name.startswith("memory.memsw") and number == errno.EINVAL:
-        return "memory and swap together can't be less than the memory limit"
+    if name.startswith(("memory.memsw.", "memory.limit_")) and number == errno.EINVAL:
+        return "memory and swap together (memory.memsw.limit_in_bytes) can't be less than memory.limit_in_bytes"
     if name.startswith("memory.") and number == errno.EBUSY:
         return "more is in use, and can't be given back"
     if number == errno.ENODEV and name.startswith(("blkio.", "io.")):

@@ -76,6 +76,8 @@ def _plain(resources: Resources, table: tuple[tuple[tuple[str, ...], str, str], 
 def _memory(resources: Resources) -> list[Control]:
     limit, swap = number(resources, "memory", "limit"), number(resources, "memory", "swap")
     made = []
+    if limit == -1 and not swap:
+        swap = -1  # memory without limit is refused while memory with swap has one
     # Memory with swap may never be less than memory alone: in a new group, both without limit, memory comes first.
     if limit:
         made.append(Control("memory.limit_in_bytes", str(limit)))
