@@ -6,117 +6,20 @@ the steps record.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import secrets
-import subprocess
 import time
 
 import pytest
 
-from rows import perform
+from boxes import Box, needs, until
 from tarbox.errors import KernelError
 from tarbox.kernel import cgroups
 from tarbox.kernel.cgroups import groups
-from tarbox.plan.step import PARENT, RUNNER, Slots
+from tarbox.plan.step import Slots
 
 pytestmark = pytest.mark.root
-
-UNDO = {"cgroup": groups.remove, "cgroup-parent": groups.remove_parent}
-
-
-class Box:
-    """A container's groups, made on the real machine; as a context manager they are gone at the end."""
-
-    def __init__(self, backend, resources=None, name=None):
-        self.backend = backend
-        self.name = name or f"tarbox-test-{secrets.token_hex(4)}"
-        self.steps = backend.steps(self.name, resources or {})
-        self.slots = Slots()
-
-    def __enter__(self):
-        try:
-            for step in self.steps:
-                if step.by == PARENT:
-                    step.apply(self.slots)
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        self.remove()
-
-    def join(self):
-        """What the runner does, in the process that is to join."""
-        for step in self.steps:
-            if step.by == RUNNER:
-                perform(step.rows(self.slots))
-
-    def run(self, *command, timeout=120):
-        """Run a command in the groups; its status and output."""
-        done = subprocess.run(
-            command,
-            preexec_fn=self.join,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=timeout,
-            text=True,
-            env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
-        )
-        return done.returncode, done.stdout
-
-    @contextlib.contextmanager
-    def start(self, *command):
-        """Run a command in the groups meanwhile; it is ended whatever happens."""
-        process = subprocess.Popen(command, preexec_fn=self.join)
-        try:
-            yield process
-        finally:
-            process.kill()
-            self.remove()
-            process.wait()
-
-    def records(self):
-        return [record for step in self.steps for record in step.record()]
-
-    def remove(self):
-        for kind, name in reversed(self.records()):
-            UNDO[kind](name)
-
-
-@pytest.fixture(params=["v1", "hybrid", "v2"])
-def facts(request):
-    """What this machine has, if it has it in this form."""
-    found = cgroups.detect()
-    if request.param == "v1" and found.v1:
-        return cgroups.Cgroups("v1", found.v1)
-    if request.param == "hybrid" and found.v1 and found.controllers:
-        return found
-    if request.param == "v2" and found.layout == "v2" and found.v2:
-        return found
-    pytest.skip(f"this machine's layout is {found.layout}, without what {request.param} needs")
-
-
-@pytest.fixture
-def backend(facts):
-    return cgroups.pick(facts)
-
-
-def needs(backend, *controllers):
-    """Skip where a controller isn't there at all."""
-    have = set(getattr(backend, "mounts", ())) | set(getattr(backend, "controllers", ()))
-    if missing := set(controllers) - have:
-        pytest.skip(f"no controller for {', '.join(sorted(missing))}")
-
-
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
 
 
 def test_making_the_steps_does_nothing_yet(backend):

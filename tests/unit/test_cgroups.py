@@ -12,7 +12,8 @@ from tarbox.kernel.cgroups import device_program, devices
 from tarbox.kernel.cgroups.groups import JoinGroup, MakeGroup, MakeParent, OpenGroup, WriteControl
 from tarbox.kernel.cgroups.hybrid import Hybrid, Nothing
 from tarbox.kernel.cgroups.v1 import V1
-from tarbox.kernel.cgroups.v2 import V2, EnableControllers, weight
+from tarbox.kernel.cgroups.v2 import V2, EnableControllers
+from tarbox.kernel.cgroups.v2_controls import weight
 
 SYSTEMD_HYBRID = """\
 24 30 0:22 / /sys rw,nosuid - sysfs sysfs rw
@@ -249,14 +250,15 @@ def test_device_rules_are_never_dropped_in_silence():
 
 
 def test_what_has_no_effect_is_said():
-    assert V1({}).warnings({"unified": {"memory.high": "1"}, "pids": {"limit": 1}}) == [
-        "linux.resources.unified is ignored: it needs cgroup v2",
+    assert V1({}).warnings({"unified": {"tea.high": "1"}, "pids": {"limit": 1}}) == [
+        "tea.high can't be set, so this limit is ignored: there is no tea controller here",
         "linux.resources.pids is ignored: the pids controller isn't mounted, or can't be written to",
     ]
     assert V1({"pids": "/c"}).warnings({"pids": {"limit": 1}}) == []
-    assert V2("/c", ("memory",)).warnings({"memory": {"limit": 1, "disableOOMKiller": True}, "rdma": {"x": {}}}) == [
-        "linux.resources.rdma is ignored: there is no control for it here",
-        "linux.resources.memory.disableOOMKiller is ignored: there is no control for it here",
+    assert V2("/c", ("memory",)).warnings({"memory": {"limit": 1, "disableOOMKiller": True, "kernel": 5}}) == [
+        "linux.resources.memory.kernel is ignored: kernels have no such limit any more; the memory limit counts the "
+        "kernel's memory as well",
+        "linux.resources.memory.disableOOMKiller is ignored: cgroup v2 can't keep the kernel from killing",
     ]
     hybrid = Hybrid({"memory": "/c/memory"}, "/c/unified", ("pids",), True, "")
     assert hybrid.warnings({"pids": {"limit": 1}, "unified": {"pids.max": "1"}}) == []

@@ -14,6 +14,7 @@ import pytest
 
 from tarbox.cli import help, run, version
 from tarbox.cli.main import TARBOX, VERBS, main
+from tarbox.engine import limit_values
 from tarbox.engine.options import RunOptions
 from tarbox.errors import CommandNotExecutableError, CommandNotFoundError, ImageNotFoundError, KernelError
 
@@ -164,11 +165,19 @@ def test_every_option_reaches_the_engine(tmp_path: Path, monkeypatch: pytest.Mon
     """Each option of the table, given alone, changes what the engine is told."""
     monkeypatch.setenv("MINE", "1")
     (tmp_path / "env").write_text("A=1\n")
+    monkeypatch.setattr(limit_values, "_disk", lambda path: (8, 0))  # whatever this machine has
+    (tmp_path / "pages" / "hugepages-2048kB").mkdir(parents=True)
+    monkeypatch.setattr(limit_values, "_PAGES", str(tmp_path / "pages"))
     samples = {
         "env": "A=1", "env-file": str(tmp_path / "env"), "workdir": "/a", "user": "1", "group-add": "1",
         "entrypoint": "/a", "stop-signal": "INT", "timeout": "1s", "volume": "/a:/b",
         "mount": "type=bind,src=/a,dst=/b", "tmpfs": "/a", "root-tmpfs": "1m", "rootfs": "/a", "shm-size": "1m",
         "memory": "6m", "memory-swap": "-1", "cpus": "1", "cpu-shares": "2", "cpuset-cpus": "0", "pids-limit": "1",
+        "memory-reservation": "6m", "memory-high": "6m", "memory-swappiness": "0", "kernel-memory": "6m",
+        "oom-score-adj": "0", "cpu-quota": "1000", "cpu-period": "1000", "cpu-rt-runtime": "1", "cpu-rt-period": "1",
+        "cpuset-mems": "0", "blkio-weight": "10", "blkio-weight-device": "/d:10", "device-read-bps": "/d:1",
+        "device-write-bps": "/d:1", "device-read-iops": "/d:1", "device-write-iops": "/d:1",
+        "hugetlb": "2m=0", "net-class": "0", "cgroup-conf": "pids.max=1", "cgroup-parent": "/a",
         "ulimit": "core=0", "cap-add": "ALL", "cap-drop": "ALL", "security-opt": "no-new-privileges", "network": "host",
         "hostname": "a", "domainname": "a", "attach": "stdout", "label": "a=1", "label-file": str(tmp_path / "env"),
         "annotation": "a=1", "cidfile": "/a", "pull": "never", "platform": "arm64", "device": "/dev/fuse",

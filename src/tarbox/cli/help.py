@@ -51,6 +51,10 @@ def verb_named(name: str) -> Verb:
         from . import ns
 
         return ns.VERB
+    if name == "limit":
+        from . import limit
+
+        return limit.VERB
     if name == "version":
         from . import version
 

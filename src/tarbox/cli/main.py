@@ -24,6 +24,7 @@ VERBS = {
     "what": "Tell how much of a container any process is",
     "caps": "Show capabilities of processes and files, or set those of files",
     "ns": "List the namespaces of the machine",
+    "limit": "Limit plain commands and processes, no container",
     "version": "Show the versions of tarbox, Python and the kernel",
     "help": "Show the help of a command",
 }
@@ -143,6 +144,8 @@ def call(name: str, words: list[str], settings: Globals) -> int:
         from .caps import main as verb
     elif name == "ns":
         from .ns import main as verb
+    elif name == "limit":
+        from .limit import main as verb
     elif name == "version":
         from .version import main as verb
     elif name == "help":

@@ -72,6 +72,18 @@ def _path(text: str) -> str:
     return os.path.abspath(text)
 
 
+def _limit_reader(name: str) -> Callable[[str], object]:
+    """The function of `engine.limit_values` with that name, likewise."""
+
+    def read(text: str) -> object:
+        from ..engine import limit_values
+
+        result: object = getattr(limit_values, name)(text)
+        return result
+
+    return read
+
+
 def _volume(text: str) -> MountOption:
     from ..engine.mount_options import volume
 
@@ -174,7 +186,65 @@ OPTIONS = (
         _LIMITS,
         _reader("memory_swap"),
     ),
+    Option(
+        ("memory-reservation",),
+        "SIZE",
+        "Memory that it keeps when the machine runs short: a soft limit",
+        _LIMITS,
+        _reader("memory"),
+    ),
+    Option(
+        ("memory-high",),
+        "SIZE",
+        "From here on it is slowed down and its memory taken back; cgroup v2 only",
+        _LIMITS,
+        _reader("memory"),
+    ),
+    Option(
+        ("memory-swappiness",),
+        "NUMBER",
+        "How readily its memory is swapped out, 0 to 100; cgroup v1 only",
+        _LIMITS,
+        _limit_reader("swappiness"),
+    ),
+    Option(("kernel-memory",), "SIZE", "Without effect: -m counts the kernel's memory too", _LIMITS, _reader("memory")),
+    Option(("oom-kill-disable",), "", "Let it wait at its memory limit, killing nothing; cgroup v1 only", _LIMITS),
+    Option(
+        ("oom-score-adj",),
+        "NUMBER",
+        "Who is killed first when the machine runs out of memory: -1000 to 1000",
+        _LIMITS,
+        _limit_reader("oom_score"),
+    ),
     Option(("cpus",), "NUMBER", "How many processors' time it may use, e.g. 0.5", _LIMITS, _reader("cpus")),
+    Option(
+        ("cpu-quota",),
+        "MICROSECONDS",
+        "The processor time that it may use in each period, e.g. 50000",
+        _LIMITS,
+        _limit_reader("cpu_quota"),
+    ),
+    Option(
+        ("cpu-period",),
+        "MICROSECONDS",
+        "The length of such a period (default 100000)",
+        _LIMITS,
+        _limit_reader("cpu_period"),
+    ),
+    Option(
+        ("cpu-rt-runtime",),
+        "MICROSECONDS",
+        "The time in each period that its real-time processes may use; cgroup v1 only",
+        _LIMITS,
+        _limit_reader("realtime"),
+    ),
+    Option(
+        ("cpu-rt-period",),
+        "MICROSECONDS",
+        "The length of such a period; cgroup v1 only",
+        _LIMITS,
+        _limit_reader("realtime"),
+    ),
     Option(
         ("cpu-shares", "c"),
         "WEIGHT",
@@ -183,6 +253,7 @@ OPTIONS = (
         _reader("cpu_shares"),
     ),
     Option(("cpuset-cpus",), "LIST", "The processors it may use, e.g. 0-2,7", _LIMITS, _reader("cpuset")),
+    Option(("cpuset-mems",), "LIST", "The memory nodes it may use, e.g. 0", _LIMITS, _limit_reader("nodes")),
     Option(
         ("pids-limit",), "NUMBER", "The most processes it may have; -1 is unlimited", _LIMITS, _reader("pids_limit")
     ),
@@ -193,6 +264,67 @@ OPTIONS = (
         _LIMITS,
         _reader("ulimit"),
         True,
+    ),
+    Option(
+        ("blkio-weight",), "WEIGHT", "Its weight when disks are busy, 10 to 1000", _LIMITS, _limit_reader("disk_weight")
+    ),
+    Option(
+        ("blkio-weight-device",),
+        "DISK:WEIGHT",
+        "The same for one disk, e.g. /dev/sda:300",
+        _LIMITS,
+        _limit_reader("one_disks_weight"),
+        True,
+    ),
+    Option(
+        ("device-read-bps",),
+        "DISK:RATE",
+        "Bytes a second that it may read, e.g. /dev/sda:1mb",
+        _LIMITS,
+        _limit_reader("rate"),
+        True,
+    ),
+    Option(
+        ("device-write-bps",), "DISK:RATE", "Bytes a second that it may write", _LIMITS, _limit_reader("rate"), True
+    ),
+    Option(
+        ("device-read-iops",),
+        "DISK:NUMBER",
+        "Reads a second, e.g. /dev/sda:1000",
+        _LIMITS,
+        _limit_reader("operations"),
+        True,
+    ),
+    Option(("device-write-iops",), "DISK:NUMBER", "Writes a second", _LIMITS, _limit_reader("operations"), True),
+    Option(
+        ("hugetlb",),
+        "SIZE=LIMIT",
+        "Memory in huge pages of this size, e.g. 2m=64m",
+        _LIMITS,
+        _limit_reader("huge_pages"),
+        True,
+    ),
+    Option(
+        ("net-class",),
+        "CLASS",
+        "Mark its packets for tc and iptables, e.g. 0x10001; cgroup v1 only",
+        _LIMITS,
+        _limit_reader("net_class"),
+    ),
+    Option(
+        ("cgroup-conf",),
+        "KEY=VALUE",
+        "Any control of a group by the name of its file, of cgroup v1 or v2, e.g. memory.max=64m",
+        _LIMITS,
+        _limit_reader("control"),
+        True,
+    ),
+    Option(
+        ("cgroup-parent",),
+        "GROUP",
+        "Make its group in this one, whose limits count as well, e.g. /web",
+        _LIMITS,
+        _limit_reader("parent"),
     ),
     Option(("cap-add",), "NAME", "Add a capability, e.g. NET_ADMIN, or ALL", _RIGHTS, _reader("capability"), True),
     Option(("cap-drop",), "NAME", "Take a capability away, or ALL", _RIGHTS, _reader("capability"), True),
@@ -274,23 +406,6 @@ _MISSING = {
     "uts": "each container has its own uts namespace",
     "userns": "",
     "cgroupns": "each container has its own cgroup namespace",
-    "cgroup-parent": "",
-    "cpu-period": "--cpus sets period and quota",
-    "cpu-quota": "--cpus sets period and quota",
-    "cpuset-mems": "",
-    "memory-reservation": "-m sets a hard limit",
-    "memory-swappiness": "--memory-swap equal to --memory means no swap",
-    "oom-score-adj": "",
-    "oom-kill-disable": "",
-    "blkio-weight": "",
-    "blkio-weight-device": "",
-    "device-read-bps": "",
-    "device-write-bps": "",
-    "device-read-iops": "",
-    "device-write-iops": "",
-    "cpu-rt-period": "",
-    "cpu-rt-runtime": "",
-    "kernel-memory": "-m limits all memory, the kernel's for the container included",
     "link-local-ip": "",
     "use-api-socket": "",
     "disable-content-trust": "",
@@ -359,21 +474,19 @@ def run_options(found: Arguments) -> RunOptions:
     else:
         options.image, options.command = found.rest[0], found.rest[1:]
     options.env = _environment(given)
+    take(options, given)
+    for key in ("mount", "volume", "tmpfs"):
+        options.mounts += _list(given, key, MountOption)
+    _secure(options, _list(given, "security-opt", tuple))
+    return options
+
+
+def take(options: RunOptions, given: dict[str, object]) -> None:
+    """Take over the values that need no thought."""
     for key in _SAME_NAME:
         if key in given:
             setattr(options, key.replace("-", "_"), given[key])
-    for key in ("mount", "volume", "tmpfs"):
-        options.mounts += _list(given, key, MountOption)
-    _add_devices(options, given)
-    options.cdi_dirs = _list(given, "cdi-spec-dir", str)
-    options.sysctls = dict(_list(given, "sysctl", tuple))
-    options.attach = _list(given, "attach", str)
-    options.labels, options.annotations = _labels(given), dict(_list(given, "annotation", tuple))
-    if "stdin" in options.attach and not options.interactive:
-        raise UsageError("--attach stdin: the container's input isn't open", "add -i")
     options.ulimits = list({limit.name: limit for limit in _list(given, "ulimit", Ulimit)}.values())
-    _secure(options, _list(given, "security-opt", tuple))
-    return options
 
 
 # The options whose value is kept under their own name.
@@ -381,6 +494,11 @@ _SAME_NAME = (
     "interactive", "tty", "rm", "workdir", "user", "group-add", "hostname", "domainname", "entrypoint", "read-only",
     "root-tmpfs", "memory", "memory-swap", "cpus", "cpu-shares", "cpuset-cpus", "pids-limit", "cap-add", "cap-drop",
     "privileged", "init", "shm-size", "stop-signal", "network", "timeout", "cidfile", "pull", "platform", "quiet",
+    "memory-reservation", "memory-high",
+    "memory-swappiness", "kernel-memory", "oom-kill-disable", "oom-score-adj", "cpu-quota", "cpu-period",
+    "cpu-rt-runtime", "cpu-rt-period", "cpuset-mems", "blkio-weight", "blkio-weight-device", "device-read-bps",
+    "device-write-bps", "device-read-iops", "device-write-iops", "hugetlb", "net-class", "cgroup-conf",
+    "cgroup-parent",
 )  # fmt: skip
 
 

@@ -21,8 +21,6 @@ from .options import HOST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from ..spec.runtime import Config, ImageConfig, Linux, Mount, Namespace, Process, Resources
     from .machine import Machine
     from .options import RunOptions
@@ -88,30 +86,10 @@ def seccomp_of(options: RunOptions) -> str:
 
 def check(options: RunOptions, machine: Machine) -> None:
     """Raise UsageError for options that can't go together, or that ask for more than the machine has."""
-    if options.memory_swap > 0 and not options.memory:
-        raise UsageError(
-            "--memory-swap needs --memory", "it is memory and swap together, e.g. -m 100m --memory-swap 200m"
-        )
-    if 0 < options.memory_swap < options.memory:
-        raise UsageError(
-            "--memory-swap is less than --memory",
-            "it is memory and swap together: equal values mean no swap",
-        )
-    if options.cpus > len(machine.cpus):
-        raise UsageError(f"--cpus {options.cpus:g} is more than this machine has", f"from 0.01 to {len(machine.cpus)}")
-    if options.cpuset_cpus:
-        from .values import processors
+    if options.limited():
+        from .resources import check as check_limits
 
-        missing = sorted(set(processors(options.cpuset_cpus)) - set(machine.cpus))
-        if missing:
-            raise UsageError(
-                f"--cpuset-cpus {options.cpuset_cpus}: there is no processor {missing[0]} here",
-                "available: " + _list(machine.cpus),
-            )
-
-
-def _list(numbers: Iterable[int]) -> str:
-    return ",".join(map(str, numbers))
+        check_limits(options, machine)
 
 
 def _process(options: RunOptions, image: ImageConfig, hostname: str, machine: Machine) -> Process:
@@ -135,6 +113,8 @@ def _process(options: RunOptions, image: ImageConfig, hostname: str, machine: Ma
         ],
         "noNewPrivileges": options.no_new_privileges,
     }
+    if options.oom_score_adj is not None:
+        process["oomScoreAdj"] = options.oom_score_adj
     name, _, group = user_of(options, image).partition(":")
     if name and group:
         uid, gid = number(name), number(group, "group")
@@ -280,21 +260,12 @@ def _linux(options: RunOptions, id: str, machine: Machine) -> Linux:
 
 
 def _resources(options: RunOptions) -> Resources:
-    resources: Resources = {
+    """What the container may use: the harmless devices, and of everything else as much as there is, unless limited."""
+    devices: Resources = {
         "devices": [{"allow": True, "access": "rwm"}] if options.privileged else defaults.device_rules()
     }
-    if options.memory:
-        # As Docker: as much swap again as memory, unless told.
-        resources["memory"] = {"limit": options.memory, "swap": options.memory_swap or 2 * options.memory}
-    if options.cpus or options.cpu_shares or options.cpuset_cpus:
-        cpu = resources["cpu"] = {}
-        if options.cpus:
-            cpu["quota"] = round(options.cpus * defaults.CPU_PERIOD)
-            cpu["period"] = defaults.CPU_PERIOD
-        if options.cpu_shares:
-            cpu["shares"] = options.cpu_shares
-        if options.cpuset_cpus:
-            cpu["cpus"] = options.cpuset_cpus
-    if options.pids_limit > 0:
-        resources["pids"] = {"limit": options.pids_limit}
-    return resources
+    if not options.limited():
+        return devices
+    from .resources import limits
+
+    return {**devices, **limits(options)}

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
 
 HOST, NONE = "host", "none"
 
+# What is counted and limited for all of a container's processes together; none of them is set by default.
+_LIMITS = (
+    "memory", "memory_swap", "memory_reservation", "memory_high", "kernel_memory", "oom_kill_disable", "cpus",
+    "cpu_shares", "cpu_period", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime", "cpuset_cpus", "cpuset_mems",
+    "pids_limit", "blkio_weight", "blkio_weight_device", "device_read_bps", "device_write_bps", "device_read_iops",
+    "device_write_iops", "hugetlb", "cgroup_conf",
+)  # fmt: skip
+
 
 class MountOption:
     """One `-v`, `--mount` or `--tmpfs`.
@@ -77,7 +85,13 @@ class RunOptions:
     env: in order, `NAME=value` sets and `NAME` alone takes the image's variable away.
     user: `name|uid[:group|gid]`, "" for the image's. group_add: names or numbers.
     memory, memory_swap, shm_size, root_tmpfs: bytes; 0 is unset, memory_swap -1 is unlimited.
-    cpus: how many, 0 is unset. cpu_shares, pids_limit: 0 is unset. cpuset_cpus: a list such as `0-1,3`.
+    memory_reservation, memory_high, kernel_memory: bytes as well. memory_swappiness: 0 to 100, None is unset.
+    oom_score_adj: -1000 to 1000, None is unset.
+    cpus: how many, 0 is unset. cpu_shares, pids_limit: 0 is unset. cpuset_cpus, cpuset_mems: a list such as `0-1,3`.
+    cpu_period, cpu_quota, cpu_rt_period, cpu_rt_runtime: microseconds, 0 is unset, a quota of -1 is no limit.
+    blkio_weight: 10 to 1000, 0 is unset. blkio_weight_device, device_*: (major, minor, weight or amount a second).
+    hugetlb: (size as the kernel writes it, bytes). cgroup_conf: (name of a control, its value).
+    net_class: None is unset. cgroup_parent: the path of a group, "" for none.
     seccomp: "" for what goes with the rest, else "default", "unconfined" or the absolute path of a profile.
     stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none" or "host".
     devices: by path or by CDI name (`devices.py`). device_rules: as the OCI has them. cdi_dirs: none for the usual.
@@ -88,30 +102,51 @@ class RunOptions:
     __slots__ = (
         "annotations",
         "attach",
+        "blkio_weight",
+        "blkio_weight_device",
         "cap_add",
         "cap_drop",
         "cdi_dirs",
+        "cgroup_conf",
+        "cgroup_parent",
         "cidfile",
         "command",
+        "cpu_period",
+        "cpu_quota",
+        "cpu_rt_period",
+        "cpu_rt_runtime",
         "cpu_shares",
         "cpus",
         "cpuset_cpus",
+        "cpuset_mems",
+        "device_read_bps",
+        "device_read_iops",
         "device_rules",
+        "device_write_bps",
+        "device_write_iops",
         "devices",
         "domainname",
         "entrypoint",
         "env",
         "group_add",
         "hostname",
+        "hugetlb",
         "image",
         "init",
         "interactive",
+        "kernel_memory",
         "labels",
         "memory",
+        "memory_high",
+        "memory_reservation",
         "memory_swap",
+        "memory_swappiness",
         "mounts",
+        "net_class",
         "network",
         "no_new_privileges",
+        "oom_kill_disable",
+        "oom_score_adj",
         "pids_limit",
         "platform",
         "privileged",
@@ -154,10 +189,31 @@ class RunOptions:
         self.shm_size = 0
         self.memory = 0
         self.memory_swap = 0
+        self.memory_reservation = 0
+        self.memory_high = 0
+        self.memory_swappiness: int | None = None
+        self.kernel_memory = 0
+        self.oom_kill_disable = False
+        self.oom_score_adj: int | None = None
         self.cpus = 0.0
         self.cpu_shares = 0
+        self.cpu_period = 0
+        self.cpu_quota = 0
+        self.cpu_rt_period = 0
+        self.cpu_rt_runtime = 0
         self.cpuset_cpus = ""
+        self.cpuset_mems = ""
         self.pids_limit = 0
+        self.blkio_weight = 0
+        self.blkio_weight_device: list[tuple[int, int, int]] = []
+        self.device_read_bps: list[tuple[int, int, int]] = []
+        self.device_write_bps: list[tuple[int, int, int]] = []
+        self.device_read_iops: list[tuple[int, int, int]] = []
+        self.device_write_iops: list[tuple[int, int, int]] = []
+        self.hugetlb: list[tuple[str, int]] = []
+        self.net_class: int | None = None
+        self.cgroup_conf: list[tuple[str, str]] = []
+        self.cgroup_parent = ""
         self.ulimits: list[Ulimit] = []
         self.cap_add: list[str] = []
         self.cap_drop: list[str] = []
@@ -179,6 +235,12 @@ class RunOptions:
         self.pull = "missing"
         self.platform = ""
         self.quiet = False
+
+    def limited(self) -> bool:
+        """Whether any limit on all of its processes together was asked for."""
+        if self.memory_swappiness is not None or self.net_class is not None:  # where 0 means something
+            return True
+        return any(getattr(self, name) for name in _LIMITS)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)

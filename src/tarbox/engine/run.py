@@ -105,7 +105,7 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
 
         validate(made)
     facts = cgroups.detect()
-    beside = Beside(cgroups.pick(facts, resources={**made["linux"]["resources"]}), facts.v1)
+    beside = Beside(cgroups.pick(facts, options.cgroup_parent, {**made["linux"]["resources"]}), facts.v1)
     beside.privileged = machine.uid == 0
     if options.group_add and not beside.privileged:
         raise UnsupportedError(

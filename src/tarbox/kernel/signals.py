@@ -33,6 +33,7 @@ RTMIN, RTMAX = 34, 64  # the first two of the kernel's real-time signals belong 
 _SIG_SETMASK = 2
 _SFD_NONBLOCK = 0o4000
 _SFD_CLOEXEC = 0o2000000
+_SI_KERNEL = 0x80
 _SIGNALFD_SIGINFO = 128  # bytes of one struct signalfd_siginfo
 
 # A fault in one's own code (ILL, TRAP, BUS, FPE, SEGV, SYS) can't wait to be read from a descriptor.
@@ -130,6 +131,24 @@ def read_signal(descriptor: int) -> int | None:
     except BlockingIOError:
         return None
     return int.from_bytes(data[:4], "little")
+
+
+def read_sender(descriptor: int) -> tuple[int, bool] | None:
+    """The next signal at a `signal_descriptor`, and whether it is the kernel's own, as those of the terminal's keys.
+
+    Those go to all processes in the foreground at once, so that nobody needs to hand them on.
+    """
+    try:
+        data = os.read(descriptor, _SIGNALFD_SIGINFO)
+    except BlockingIOError:
+        return None
+    return int.from_bytes(data[:4], "little"), int.from_bytes(data[8:12], "little", signed=True) == _SI_KERNEL
+
+
+def forget_pythons() -> None:
+    """Have the signals that Python ignores end this process again, as a program that is executed next expects."""
+    for number in (13, 25):
+        _signal.signal(number, _signal.SIG_DFL)
 
 
 class DefaultSignals(Step):

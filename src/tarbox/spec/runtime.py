@@ -85,23 +85,75 @@ if TYPE_CHECKING:
 
     class Memory(TypedDict, total=False):
         limit: int
+        reservation: int
         swap: int
+        kernel: int
+        kernelTCP: int
+        swappiness: int
+        disableOOMKiller: bool
+        useHierarchy: bool
+        checkBeforeUpdate: bool
 
     class Cpu(TypedDict, total=False):
         shares: int
         quota: int
+        burst: int
         period: int
+        realtimeRuntime: int
+        realtimePeriod: int
         cpus: str
         mems: str
+        idle: int
 
     class Pids(TypedDict):
         limit: int
+
+    class WeightDevice(TypedDict):
+        major: int
+        minor: int
+        weight: NotRequired[int]
+        leafWeight: NotRequired[int]
+
+    class ThrottleDevice(TypedDict):
+        major: int
+        minor: int
+        rate: int
+
+    class BlockIO(TypedDict, total=False):
+        weight: int
+        leafWeight: int
+        weightDevice: list[WeightDevice]
+        throttleReadBpsDevice: list[ThrottleDevice]
+        throttleWriteBpsDevice: list[ThrottleDevice]
+        throttleReadIOPSDevice: list[ThrottleDevice]
+        throttleWriteIOPSDevice: list[ThrottleDevice]
+
+    class HugepageLimit(TypedDict):
+        pageSize: str
+        limit: int
+
+    class InterfacePriority(TypedDict):
+        name: str
+        priority: int
+
+    class Network(TypedDict, total=False):
+        classID: int
+        priorities: list[InterfacePriority]
+
+    class Rdma(TypedDict, total=False):
+        hcaHandles: int
+        hcaObjects: int
 
     class Resources(TypedDict, total=False):
         devices: list[DeviceRule]
         memory: Memory
         cpu: Cpu
         pids: Pids
+        blockIO: BlockIO
+        hugepageLimits: list[HugepageLimit]
+        network: Network
+        rdma: dict[str, Rdma]
+        unified: dict[str, str]
 
     class Linux(TypedDict, total=False):
         namespaces: list[Namespace]

@@ -182,9 +182,33 @@ def _device(value: object) -> None:
                 raise _Wrong("is missing", f".{key}")
 
 
+def _page_size(value: object) -> None:
+    _text(value)
+    digits = str(value).removesuffix("B").removesuffix("K").removesuffix("M").removesuffix("G")
+    if not (digits.isascii() and digits.isdecimal() and str(value)[len(digits) :] in ("KB", "MB", "GB")):
+        raise _Wrong(f"must be a size such as 2MB, not {value!r}")
+
+
+def _objects_by_name(entry: Check) -> Check:
+    def check(value: object) -> None:
+        if not isinstance(value, dict):
+            raise _Wrong(f"must be an object, not {_name(value)}")
+        for key, part in value.items():
+            try:
+                _filled(key)
+                entry(part)
+            except _Wrong as wrong:
+                wrong.places.append(f'["{key}"]')
+                raise
+
+    return check
+
+
 _ID = _integer(0, 2**32 - 1)
+_WEIGHT = _integer(0, 1000)
 _COUNT = _integer(0, UNLIMITED)
 _SIGNED = _integer(-(2**63), 2**63 - 1)
+_DISK = {"major": _SIGNED, "minor": _SIGNED}
 _TEXTS = _list(_text)
 _PATHS = _list(_absolute)
 _MAPPINGS = _list(_object({"containerID": _ID, "hostID": _ID, "size": _ID}, ("containerID", "hostID", "size")))
@@ -255,17 +279,42 @@ _RESOURCES = _object(
         ),
         "memory": _object(
             {
-                "limit": _SIGNED,
-                "reservation": _SIGNED,
-                "swap": _SIGNED,
+                **dict.fromkeys(("limit", "reservation", "swap", "kernel", "kernelTCP"), _SIGNED),
                 "swappiness": _integer(0, 100),
-                "disableOOMKiller": _boolean,
+                **dict.fromkeys(("disableOOMKiller", "useHierarchy", "checkBeforeUpdate"), _boolean),
             }
         ),
         "cpu": _object(
-            {"shares": _COUNT, "quota": _SIGNED, "burst": _COUNT, "period": _COUNT, "cpus": _text, "mems": _text}
+            {
+                **dict.fromkeys(("shares", "burst", "period", "realtimePeriod"), _COUNT),
+                **dict.fromkeys(("quota", "realtimeRuntime", "idle"), _SIGNED),
+                **dict.fromkeys(("cpus", "mems"), _text),
+            }
         ),
         "pids": _object({"limit": _SIGNED}, ("limit",)),
+        "blockIO": _object(
+            {
+                **dict.fromkeys(("weight", "leafWeight"), _WEIGHT),
+                "weightDevice": _list(_object({**_DISK, "weight": _WEIGHT, "leafWeight": _WEIGHT}, tuple(_DISK))),
+                **dict.fromkeys(
+                    (
+                        "throttleReadBpsDevice",
+                        "throttleWriteBpsDevice",
+                        "throttleReadIOPSDevice",
+                        "throttleWriteIOPSDevice",
+                    ),
+                    _list(_object({**_DISK, "rate": _COUNT}, (*_DISK, "rate"))),
+                ),
+            }
+        ),
+        "hugepageLimits": _list(_object({"pageSize": _page_size, "limit": _COUNT}, ("pageSize", "limit"))),
+        "network": _object(
+            {
+                "classID": _ID,
+                "priorities": _list(_object({"name": _filled, "priority": _ID}, ("name", "priority"))),
+            }
+        ),
+        "rdma": _objects_by_name(_object({"hcaHandles": _ID, "hcaObjects": _ID})),
         "unified": _texts_by_name,
     }
 )

@@ -115,20 +115,20 @@ def delegated(mount: str, membership: str) -> str:
     return found
 
 
-def pick(facts: Cgroups, parent: str = "", resources: Resources | None = None) -> Backend:
+def pick(facts: Cgroups, parent: str = "", resources: Resources | None = None, every: bool = False) -> Backend:
     """The backend for a machine. parent: the group in which containers' groups are made, "" for the tree's root.
 
     resources: what will be limited, where that is known: on a machine with both versions, what version 1 can do alone
-    is left to it.
+    is left to it. every: whether groups are made in all of version 1's hierarchies, for limits that come later.
     """
     if facts.v1 and facts.v2 and facts.controllers and not _plain(facts.v1, resources):
         from .hybrid import Hybrid
 
-        return Hybrid(facts.v1, facts.v2, facts.controllers, facts.programs, parent)
+        return Hybrid(facts.v1, facts.v2, facts.controllers, facts.programs, parent, every)
     if facts.v1:
         from .v1 import V1
 
-        return V1(facts.v1, parent)
+        return V1(facts.v1, parent, every)
     if facts.v2 and facts.layout == "v2":
         from .v2 import V2
 

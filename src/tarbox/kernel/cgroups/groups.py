@@ -78,7 +78,8 @@ class MakeParent(MakeGroup):
 class WriteControl(Step):
     """Write `value` into the control file `path`.
 
-    absent: the warning that is enough when this kernel has no such file; "" when that is an error.
+    absent: the warning that is enough when this kernel has no such file, None when that needn't be said, "" when it is
+    an error.
     """
 
     __slots__ = ("absent", "path", "value")
@@ -86,7 +87,7 @@ class WriteControl(Step):
     why = "A limit is a number in one of the group's files."
     man = "cgroups(7)"
 
-    def __init__(self, path: str, value: str, absent: str = "", by: str = PARENT) -> None:
+    def __init__(self, path: str, value: str, absent: str | None = "", by: str = PARENT) -> None:
         super().__init__(by)
         self.path = path
         self.value = value
@@ -97,9 +98,10 @@ class WriteControl(Step):
             write(self.path, self.value)
         except KernelError as error:
             # The kernel makes no files for us: where one is missing, O_WRONLY says ENOENT or, by permission, EACCES.
-            if not (self.absent and error.errno in (errno.ENOENT, errno.EACCES)):
+            if self.absent == "" or error.errno not in (errno.ENOENT, errno.EACCES):
                 raise
-            slots.warn(self.absent)
+            if self.absent:
+                slots.warn(self.absent)
 
     def call(self) -> str:
         return f'write("{self.path}", "{self.value}")'
@@ -203,8 +205,8 @@ class OpenGroup(Step):
 
 
 def write(path: str, *values: str) -> None:
-    """Write each of `values` into the control file `path`, each by a call of its own; raises KernelError."""
-    value = ""
+    """Write each of `values`, one at least, into the control file `path`, by a call of its own; raises KernelError."""
+    value = values[0]
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -226,6 +228,15 @@ def _hint(path: str, number: int) -> str:
         return f"this machine allows {allowed.strip()}" if allowed else ""
     if number == errno.ENOENT and os.path.isdir(folder):
         return f"this kernel has no {name}"
+    if name == "cpu.rt_runtime_us" and number == errno.EINVAL:
+        above = (read(f"{os.path.dirname(folder)}/{name}") or "").strip()
+        return f"at most the period, and what the group above has: {above}"
+    if name.startswith(("memory.memsw.", "memory.limit_")) and number == errno.EINVAL:
+        return "memory and swap together (memory.memsw.limit_in_bytes) can't be less than memory.limit_in_bytes"
+    if name.startswith("memory.") and number == errno.EBUSY:
+        return "more is in use, and can't be given back"
+    if number == errno.ENODEV and name.startswith(("blkio.", "io.")):
+        return "it must be a whole disk, not a partition: lsblk lists them"
     if number in (errno.EINVAL, errno.ERANGE):
         return "the kernel doesn't accept this value"
     return ""

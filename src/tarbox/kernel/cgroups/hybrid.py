@@ -31,9 +31,15 @@ class Hybrid(V1):
     __slots__ = ("controllers", "programs", "root")
 
     def __init__(
-        self, mounts: dict[str, str], root: str, controllers: tuple[str, ...], programs: bool, parent: str
+        self,
+        mounts: dict[str, str],
+        root: str,
+        controllers: tuple[str, ...],
+        programs: bool,
+        parent: str,
+        every: bool = False,
     ) -> None:
-        super().__init__(mounts, parent)
+        super().__init__(mounts, parent, every)
         self.root = root
         self.controllers = controllers
         self.programs = programs
@@ -47,13 +53,13 @@ class Hybrid(V1):
 
         into: whether the process will be made by `clone3(CLONE_INTO_CGROUP)`. Raises ConfigError.
         """
-        rest = self._rest(resources)
-        return (self._second().steps(name, rest, into) if rest else []) + super().steps(name, resources, into)
+        rest, left = self._divided(resources)
+        second = self._second().steps(name, rest, into) if rest or self.every else []
+        return second + super().steps(name, left, into)
 
     def warnings(self, resources: Resources) -> list[str]:
         """What of `resources` has no effect here, a line each."""
-        rest = self._rest(resources)
-        left = {kind: value for kind, value in resources.items() if kind not in rest}
+        rest, left = self._divided(resources)
         return super().warnings(left) + (self._second().warnings(rest) if rest else [])
 
     def events(self, name: str) -> Events:
@@ -65,15 +71,23 @@ class Hybrid(V1):
 
         return V2(self.root, self.controllers, self.programs, self.parent)
 
-    def _rest(self, resources: Resources) -> Resources:
-        """What of `resources` falls to version 2."""
-        rest = {"unified": resources["unified"]} if resources.get("unified") else {}
+    def _divided(self, resources: Resources) -> tuple[Resources, Resources]:
+        """What of `resources` falls to version 2, and what is left to version 1."""
+        rest: Resources = {}
         for kind, controller in KINDS:
             second = "io" if controller == "blkio" else controller
             there = self.programs if controller == "devices" else second in self.controllers
             if resources.get(kind) and controller not in self.mounts and there:
                 rest[kind] = resources[kind]
-        return rest
+        left = {kind: part for kind, part in resources.items() if kind not in rest}
+        if resources.get("unified"):
+            from .keys import family
+
+            named = resources["unified"]
+            left["unified"] = {key: value for key, value in named.items() if family(key) in self.mounts}
+            if second_named := {key: value for key, value in named.items() if family(key) not in self.mounts}:
+                rest["unified"] = second_named
+        return rest, left
 
 
 class Nothing:
@@ -86,12 +100,14 @@ class Nothing:
         return ()
 
     def steps(self, name: str, resources: Resources, into: bool = False) -> list[Step]:
-        """There are none."""
+        """There are none; raises UnsupportedError for a mark on packets, which others rely on."""
+        if resources.get("network"):
+            raise UnsupportedError("the container's packets can't be marked: no cgroup may be made here")
         return []
 
     def warnings(self, resources: Resources) -> list[str]:
         """What of `resources` has no effect here, in one line."""
-        kinds = ("memory", "cpu", "pids", "blockIO", "hugepageLimits", "unified")
+        kinds = ("memory", "cpu", "pids", "blockIO", "hugepageLimits", "rdma", "unified")
         asked = [kind for kind in kinds if resources.get(kind)]
         if not asked:
             return []

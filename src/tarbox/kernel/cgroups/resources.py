@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from ...plan.step import Step
+
     Resources = dict[str, Any]
 
 
@@ -43,17 +45,54 @@ def number(resources: Resources, *place: str) -> int | None:
     raise ConfigError("$.linux.resources." + ".".join(place), f"must be a whole number, not {value!r}")
 
 
-_UNAPPLIED = ("network", "rdma", "memory.kernel", "blockIO.weightDevice")
+class Control:
+    """One line for one of a group's files.
+
+    file: its name, which begins with its controller's. absent: the warning that is enough when this kernel has no such
+    file, None when that needn't be said, "" when it is an error. weighs: whether it is a weight among users of disks,
+    for which kernels have more than one file.
+    """
+
+    __slots__ = ("absent", "file", "value", "weighs")
+
+    def __init__(self, file: str, value: str, absent: str | None = "", weighs: bool = False) -> None:
+        self.file = file
+        self.value = value
+        self.absent = absent
+        self.weighs = weighs
+
+    @property
+    def controller(self) -> str:
+        """The controller that has this file."""
+        return self.file.partition(".")[0]
+
+    def step(self, folder: str) -> Step:
+        """The step that writes it into the group `folder`."""
+        if self.weighs:
+            from .weights import WriteWeight
+
+            return WriteWeight(folder, self.value)
+        from .groups import WriteControl
+
+        return WriteControl(f"{folder}/{self.file}", self.value, self.absent)
 
 
-def unapplied(resources: Resources, *more: str) -> list[str]:
-    """A warning for each part of `resources` that tarbox knows no control for, on any machine or, with `more`, here."""
+_ALWAYS = {"memory.kernel": "kernels have no such limit any more; the memory limit counts the kernel's memory as well"}
+
+
+def unapplied(resources: Resources, lacking: dict[str, str]) -> list[str]:
+    """A warning for each part of `resources` that has no control on any machine or, by `lacking`, not on this one.
+
+    lacking: place in the resources, such as "memory.swappiness", → why it has no effect.
+    """
     lines = []
-    for place in (*_UNAPPLIED, *more):
+    for place, why in {**_ALWAYS, **lacking}.items():
         kind, _, key = place.partition(".")
-        value = resources.get(kind)
-        if value and (not key or value.get(key)):
-            lines.append(f"linux.resources.{place} is ignored: there is no control for it here")
+        part = resources.get(kind) or {}
+        if part.get(key) is not None and part[key] is not False:
+            lines.append(f"linux.resources.{place} is ignored: {why}")
+    if (resources.get("memory") or {}).get("useHierarchy") is False:
+        lines.append("linux.resources.memory.useHierarchy is always true: groups below count in those above")
     return lines
 
 
@@ -61,6 +100,25 @@ def block_rates(resources: Resources, kind: str) -> Iterator[tuple[str, int]]:
     """The ("major:minor", rate) pairs of one of blockIO's throttle lists."""
     for entry in (resources.get("blockIO") or {}).get(kind) or ():
         yield f"{entry['major']}:{entry['minor']}", entry["rate"]
+
+
+def block_weights(resources: Resources) -> Iterator[tuple[str, int]]:
+    """("major:minor" or "" for all disks, weight) of blockIO."""
+    given = number(resources, "blockIO", "weight")
+    if given:
+        yield "", given
+    for entry in (resources.get("blockIO") or {}).get("weightDevice") or ():
+        if entry.get("weight"):
+            yield f"{entry['major']}:{entry['minor']}", entry["weight"]
+
+
+def adapters(resources: Resources) -> Iterator[tuple[str, str]]:
+    """(name, what it may use, as the kernel reads it) of each entry in `rdma`."""
+    for name, entry in (resources.get("rdma") or {}).items():
+        keys = (("hcaHandles", "hca_handle"), ("hcaObjects", "hca_object"))
+        given = [f"{file}={entry[key]}" for key, file in keys if entry.get(key) is not None]
+        if given:
+            yield name, " ".join(given)
 
 
 def below(mount: str, parent: str, name: str = "") -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from . import devices
 from .groups import CopyControl, JoinGroup, MakeGroup, MakeParent, WriteControl, read, read_key
-from .resources import Events, below, block_rates, number, unapplied
+from .resources import Control, Events, below, unapplied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 # The controllers in which a container gets a group, in the order in which the groups are made. They are removed in the
 # opposite order, the freezer's first: what is frozen wouldn't die, and only the freezer's group can thaw it.
-CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "blkio", "hugetlb", "freezer")
+CONTROLLERS = (
+    "memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "blkio", "hugetlb", "net_cls", "net_prio", "rdma",
+    "misc", "freezer",
+)  # fmt: skip
 
 # Which of them a part of the OCI resources needs.
 KINDS = (
@@ -27,46 +30,27 @@ KINDS = (
     ("pids", "pids"),
     ("blockIO", "blkio"),
     ("hugepageLimits", "hugetlb"),
+    ("rdma", "rdma"),
     ("devices", "devices"),
 )
 
-_NO_SWAP_ACCOUNT = "swap isn't limited: this kernel doesn't account for it (boot it with swapaccount=1)"
-
-# (controller, place in the OCI resources, control file), in the order in which they are written.
-_PLAIN = (
-    ("memory", ("memory", "reservation"), "memory.soft_limit_in_bytes"),
-    ("memory", ("memory", "kernelTCP"), "memory.kmem.tcp.limit_in_bytes"),
-    ("memory", ("memory", "swappiness"), "memory.swappiness"),
-    ("cpu", ("cpu", "shares"), "cpu.shares"),
-    ("cpu", ("cpu", "period"), "cpu.cfs_period_us"),  # the quota is checked against the period, so the period is first
-    ("cpu", ("cpu", "quota"), "cpu.cfs_quota_us"),
-    ("cpu", ("cpu", "burst"), "cpu.cfs_burst_us"),
-    ("cpu", ("cpu", "realtimePeriod"), "cpu.rt_period_us"),
-    ("cpu", ("cpu", "realtimeRuntime"), "cpu.rt_runtime_us"),
-    ("cpu", ("cpu", "idle"), "cpu.idle"),
-    ("blkio", ("blockIO", "weight"), "blkio.weight"),
-    ("blkio", ("blockIO", "leafWeight"), "blkio.leaf_weight"),
-)
-_RATES = (
-    ("throttleReadBpsDevice", "blkio.throttle.read_bps_device"),
-    ("throttleWriteBpsDevice", "blkio.throttle.write_bps_device"),
-    ("throttleReadIOPSDevice", "blkio.throttle.read_iops_device"),
-    ("throttleWriteIOPSDevice", "blkio.throttle.write_iops_device"),
-)
+_CPUSET = {"cpus": "cpuset.cpus", "mems": "cpuset.mems"}
 
 
 class V1:
     """The backend for version 1.
 
     mounts: controller → the folder of its hierarchy. parent: the group in each hierarchy under which the containers'
-    groups are made; "" for the hierarchy's root.
+    groups are made; "" for the hierarchy's root. every: whether a group is made in each hierarchy, also where nothing
+    is limited yet.
     """
 
-    __slots__ = ("mounts", "parent")
+    __slots__ = ("every", "mounts", "parent")
 
-    def __init__(self, mounts: dict[str, str], parent: str = "") -> None:
+    def __init__(self, mounts: dict[str, str], parent: str = "", every: bool = False) -> None:
         self.mounts = {name: mounts[name] for name in CONTROLLERS if name in mounts}
         self.parent = parent
+        self.every = every
 
     def groups(self, name: str) -> tuple[str, ...]:
         """The paths of the groups that the container `name` may have, one a hierarchy."""
@@ -75,28 +59,21 @@ class V1:
     def steps(self, name: str, resources: Resources, into: bool = False) -> list[Step]:
         """The steps that make the groups `name`, limit them as OCI `linux.resources` say, and join them.
 
-        into: has no meaning here; a process can't be born into these groups. Raises ConfigError.
+        into: has no meaning here; a process can't be born into these groups. Raises ConfigError and UnsupportedError.
         """
-        used = self._used(resources)
+        resources, controls, raw = self._read(resources)
+        used = self._used(resources, raw)
         steps: list[Step] = []
         for mount in dict.fromkeys(used.values()):
             steps += [MakeParent(path) for path in below(mount, self.parent)]
             steps.append(MakeGroup(below(mount, self.parent, name)[-1]))
         if "cpuset" in used:
             steps += self._cpuset(name, resources)
-        steps += self._memory(name, resources)
-        for controller, place, file in _PLAIN:
-            value = number(resources, *place)
-            if controller in self.mounts and value is not None:
-                steps.append(WriteControl(f"{self._path(controller, name)}/{file}", str(value)))
-        steps += self._pids_and_pages(name, resources)
-        if "blkio" in self.mounts:
-            for kind, file in _RATES:
-                for device, rate in block_rates(resources, kind):
-                    steps.append(WriteControl(f"{self._path('blkio', name)}/{file}", f"{device} {rate}"))
+        steps += [control.step(self._path(control.controller, name)) for control in controls]
         rules = devices.checked(resources)
         if rules and "devices" in self.mounts:
             steps.append(devices.LimitDevices(self._path("devices", name), devices.lines(rules)))
+        steps += [control.step(self._path(control.controller, name)) for control in raw]
         groups = dict.fromkeys(below(mount, self.parent, name)[-1] for mount in used.values())
         if groups:
             steps.append(JoinGroup(tuple(f"{group}/tasks" for group in groups)))
@@ -104,9 +81,21 @@ class V1:
 
     def warnings(self, resources: Resources) -> list[str]:
         """What of `resources` has no effect here, a line each."""
-        lines = unapplied(resources)
-        if resources.get("unified"):
-            lines.append("linux.resources.unified is ignored: it needs cgroup v2")
+        if not resources.keys() - {"devices"}:
+            lines = []
+        else:
+            from .keys import family, for_v1
+
+            resources = for_v1(resources)
+            lines = unapplied(resources, {})
+            lines += [
+                f"{key} can't be set, so this limit is ignored: there is no {family(key)} controller here"
+                for key in resources.get("unified") or ()
+                if family(key) not in self.mounts
+            ]
+            memory = resources.get("memory") or {}
+            if memory.get("disableOOMKiller") and not memory.get("limit"):
+                lines.append("nothing of it is killed for want of memory, and it has no limit: the machine can run out")
         lines += [
             f"linux.resources.{kind} is ignored: the {controller} controller isn't mounted, or can't be written to"
             for kind, controller in KINDS
@@ -134,21 +123,39 @@ class V1:
 
         thaw_v1(self._path("freezer", name) if "freezer" in self.mounts else "")
 
-    def _used(self, resources: Resources) -> dict[str, str]:
+    def _read(self, resources: Resources) -> tuple[Resources, list[Control], list[Control]]:
+        """The resources in the OCI's words, what they write, and what is written by the name of its file after that."""
+        if not resources.keys() - {"devices"}:  # the tables are loaded when something is limited
+            return resources, [], []
+        from .keys import family, for_v1
+        from .v1_controls import controls
+
+        resources = for_v1(resources)
+        raw = [Control(key, value) for key, value in (resources.get("unified") or {}).items()]
+        return resources, controls(resources, self.mounts), [one for one in raw if family(one.file) in self.mounts]
+
+    def _used(self, resources: Resources, raw: list[Control]) -> dict[str, str]:
         """The controllers in which the container gets a group: each costs its start a little, and its end.
 
         Some it always needs, to be told of a lack of memory, bounded, kept from devices and stopped; the others only
         when something is limited there.
         """
-        cpu = resources.get("cpu") or {}
+        if self.every:
+            return dict(self.mounts)
+        cpu, network = resources.get("cpu") or {}, resources.get("network") or {}
+        named = {control.controller for control in raw}
         wanted = {
-            "cpu": bool(cpu.keys() - _CPUSET.keys()),
-            "cpuacct": bool(cpu.keys() - _CPUSET.keys()),
+            "cpu": bool(cpu.keys() - _CPUSET.keys()) or "cpu" in named,
+            "cpuacct": bool(cpu.keys() - _CPUSET.keys()) or "cpu" in named,
             "cpuset": bool(cpu.keys() & _CPUSET.keys()),
             "blkio": bool(resources.get("blockIO")),
             "hugetlb": bool(resources.get("hugepageLimits")),
+            "net_cls": "classID" in network,
+            "net_prio": bool(network.get("priorities")),
+            "rdma": bool(resources.get("rdma")),
+            "misc": False,
         }
-        return {name: mount for name, mount in self.mounts.items() if wanted.get(name, True)}
+        return {name: mount for name, mount in self.mounts.items() if wanted.get(name, True) or name in named}
 
     def _path(self, controller: str, name: str) -> str:
         return below(self.mounts[controller], self.parent, name)[-1]
@@ -170,34 +177,3 @@ class V1:
             else:
                 steps.append(CopyControl(f"{upper}/{file}", f"{path}/{file}"))
         return steps
-
-    def _memory(self, name: str, resources: Resources) -> list[Step]:
-        if "memory" not in self.mounts:
-            return []
-        path = self._path("memory", name)
-        limit, swap = number(resources, "memory", "limit"), number(resources, "memory", "swap")
-        steps: list[Step] = []
-        # Memory with swap may never be less than memory alone: in a new group, both without limit, memory comes first.
-        if limit:
-            steps.append(WriteControl(f"{path}/memory.limit_in_bytes", str(limit)))
-        if swap:
-            steps.append(WriteControl(f"{path}/memory.memsw.limit_in_bytes", str(swap), _NO_SWAP_ACCOUNT))
-        if resources.get("memory", {}).get("disableOOMKiller"):
-            steps.append(WriteControl(f"{path}/memory.oom_control", "1"))
-        return steps
-
-    def _pids_and_pages(self, name: str, resources: Resources) -> list[Step]:
-        steps: list[Step] = []
-        pids = number(resources, "pids", "limit")
-        if pids is not None and "pids" in self.mounts:
-            steps.append(WriteControl(f"{self._path('pids', name)}/pids.max", str(pids) if pids > 0 else "max"))
-        if "hugetlb" in self.mounts:
-            path = self._path("hugetlb", name)
-            steps += [
-                WriteControl(f"{path}/hugetlb.{page['pageSize']}.limit_in_bytes", str(page["limit"]))
-                for page in resources.get("hugepageLimits") or ()
-            ]
-        return steps
-
-
-_CPUSET = {"cpus": "cpuset.cpus", "mems": "cpuset.mems"}

@@ -11,26 +11,17 @@ from __future__ import annotations
 import errno
 import os
 
-from ...errors import ConfigError, KernelError, UnsupportedError
+from ...errors import KernelError, UnsupportedError
 from ...plan.step import PARENT, Slots, Step
-from .groups import JoinGroup, MakeGroup, MakeParent, OpenGroup, WriteControl, read, read_key, write
-from .resources import Events, below, block_rates, number, unapplied
+from .groups import JoinGroup, MakeGroup, MakeParent, OpenGroup, read, read_key, write
+from .resources import Events, below, unapplied
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .resources import Resources
+    from .resources import Control, Resources
 
 # Those that a container's group gets wherever it can, so that its use is counted though nothing is limited.
 COUNTING = ("cpu", "io", "memory", "pids")
-
-_NO_SWAP_ACCOUNT = "swap isn't limited: this kernel doesn't account for it"
-
-_RATES = (
-    ("throttleReadBpsDevice", "rbps"),
-    ("throttleWriteBpsDevice", "wbps"),
-    ("throttleReadIOPSDevice", "riops"),
-    ("throttleWriteIOPSDevice", "wiops"),
-)
 
 
 class EnableControllers(Step):
@@ -114,11 +105,11 @@ class V2:
         """The steps that make the group `name`, limit it as OCI `linux.resources` say, and join it.
 
         into: whether the process will be made by `clone3(CLONE_INTO_CGROUP)`: then the slot `cgroup` is given, and no
-        step joins. Raises ConfigError.
+        step joins. Raises ConfigError and UnsupportedError.
         """
         path = self._path(name)
-        writes = [one for one in self._writes(resources) if one[0].partition(".")[0] in self.controllers]
-        needed = tuple(dict.fromkeys(file.partition(".")[0] for file, _, _ in writes))
+        controls = [control for control in _controls(resources) if control.controller in self.controllers]
+        needed = tuple(dict.fromkeys(control.controller for control in controls))
         steps: list[Step] = []
         upper = self.root
         for group in below(self.root, self.parent, name):
@@ -127,7 +118,7 @@ class V2:
                 steps.append(EnableControllers(upper, *names))
             steps.append(MakeGroup(group) if group == path else MakeParent(group))
             upper = group
-        steps += [WriteControl(f"{path}/{file}", value, absent) for file, value, absent in writes]
+        steps += [control.step(path) for control in controls]
         if resources.get("devices") and self.programs:
             from . import device_program, devices
 
@@ -137,18 +128,15 @@ class V2:
 
     def warnings(self, resources: Resources) -> list[str]:
         """What of `resources` has no effect here, a line each."""
-        lines = unapplied(
-            resources,
-            "memory.swappiness",
-            "memory.kernelTCP",
-            "memory.disableOOMKiller",
-            "cpu.realtimeRuntime",
-            "cpu.realtimePeriod",
-            "blockIO.leafWeight",
-        )
+        if not resources.keys() - {"devices"}:
+            return []
+        from .keys import for_v2
+        from .v2_controls import LACKING
+
+        lines = unapplied(for_v2(resources), LACKING)
         files: dict[str, list[str]] = {}
-        for file, _, _ in self._writes(resources):
-            files.setdefault(file.partition(".")[0], []).append(file)
+        for control in _controls(resources):
+            files.setdefault(control.controller, []).append(control.file)
         lines += [
             f"{', '.join(names)} can't be set, so this limit is ignored: {self.root} has no {controller} controller"
             for controller, names in files.items()
@@ -181,87 +169,12 @@ class V2:
     def _path(self, name: str) -> str:
         return below(self.root, self.parent, name)[-1]
 
-    def _writes(self, resources: Resources) -> list[tuple[str, str, str]]:
-        """(control file, value, the warning that is enough when it is absent), in the order of writing."""
-        writes = _memory(resources) + _cpu(resources)
-        pids = number(resources, "pids", "limit")
-        if pids is not None:
-            writes.append(("pids.max", str(pids) if pids > 0 else "max", ""))
-        writes += _blocks(resources)
-        for page in resources.get("hugepageLimits") or ():
-            writes.append((f"hugetlb.{page['pageSize']}.max", str(page["limit"]), ""))
-        for file, value in (resources.get("unified") or {}).items():
-            controller = file.partition(".")[0]
-            if "/" in file or controller in ("", "cgroup", file):
-                raise ConfigError("$.linux.resources.unified", f"{file!r} isn't a control of a controller")
-            writes.append((file, str(value), ""))
-        return writes
 
+def _controls(resources: Resources) -> list[Control]:
+    """What is to be written, in order; the tables are loaded when something is limited."""
+    if not resources.keys() - {"devices"}:
+        return []
+    from .keys import for_v2
+    from .v2_controls import controls
 
-def _memory(resources: Resources) -> list[tuple[str, str, str]]:
-    limit, swap = number(resources, "memory", "limit") or 0, number(resources, "memory", "swap") or 0
-    reservation = number(resources, "memory", "reservation")
-    writes = []
-    if limit:
-        writes.append(("memory.max", _or_max(limit), ""))
-    # The OCI's "swap" is memory and swap together, as in version 1; here swap is counted by itself.
-    if swap > 0:
-        if limit <= 0:
-            raise ConfigError("$.linux.resources.memory.swap", "needs a memory limit as well")
-        if swap < limit:
-            raise ConfigError("$.linux.resources.memory.swap", "is memory and swap together: it can't be below limit")
-        writes.append(("memory.swap.max", str(swap - limit), _NO_SWAP_ACCOUNT))
-    elif swap < 0 or limit < 0:
-        writes.append(("memory.swap.max", "max", _NO_SWAP_ACCOUNT))
-    if reservation:
-        writes.append(("memory.low", _or_max(reservation), ""))
-    return writes
-
-
-def _cpu(resources: Resources) -> list[tuple[str, str, str]]:
-    writes = []
-    shares, idle = number(resources, "cpu", "shares"), number(resources, "cpu", "idle")
-    quota, period = number(resources, "cpu", "quota"), number(resources, "cpu", "period")
-    burst = number(resources, "cpu", "burst")
-    if idle is not None:
-        writes.append(("cpu.idle", str(idle), ""))
-    if shares and not idle:  # an idle group's weight can't be written
-        writes.append(("cpu.weight", str(weight(shares)), ""))
-    if quota or period:
-        writes.append(("cpu.max", f"{_or_max(quota or -1)} {period or 100000}", ""))
-    if burst is not None:
-        writes.append(("cpu.max.burst", str(burst), ""))
-    cpu = resources.get("cpu") or {}
-    writes += [(f"cpuset.{key}", str(cpu[key]), "") for key in ("cpus", "mems") if cpu.get(key)]
-    return writes
-
-
-def _blocks(resources: Resources) -> list[tuple[str, str, str]]:
-    writes = []
-    given = number(resources, "blockIO", "weight")
-    if given:
-        # 10 to 1000 becomes 1 to 10000, evenly.
-        writes.append(("io.weight", str(1 + (given - 10) * 9999 // 990), ""))
-    for kind, key in _RATES:
-        writes += [("io.max", f"{device} {key}={rate}", "") for device, rate in block_rates(resources, kind)]
-    return writes
-
-
-def _or_max(value: int) -> str:
-    return str(value) if value >= 0 else "max"
-
-
-def weight(shares: int) -> int:
-    """The `cpu.weight` (1 to 10000, usually 100) that stands for version 1's `cpu.shares` (2 to 262144, usually 1024).
-
-    The curve goes through both ends and both defaults, and is the one that runc has used since 1.3.2 and crun since
-    1.23, so that containers of different engines share a machine fairly.
-    """
-    from math import ceil, log2
-
-    if shares <= 2:
-        return 1
-    if shares >= 262144:
-        return 10000
-    power = log2(shares)
-    return ceil(10 ** ((power * power + 125 * power) / 612 - 7 / 34))
+    return controls(for_v2(resources))
