@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from rows import perform
 from tarbox.kernel.cgroups import groups
 from tarbox.plan.step import PARENT, RUNNER, Slots
 

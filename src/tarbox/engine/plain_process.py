@@ -12,87 +12,95 @@ man 2 fork, man 2 signalfd, man 2 waitpid
 from __future__ import annotations
 
 import os
-from errno import ENOENT, ENOTDIR
 from select import POLLIN, poll
 
-from ..errors import CommandError, CommandNotExecutableError, CommandNotFoundError, TarboxError
+from ..errors import CommandError
 from ..kernel import signals
+from ..kernel.namespaces import DieWithParent, Spawn
+from ..kernel.program import Execute
+from ..kernel.runner import DeathSignal
+from ..kernel.signals import DefaultSignals
 from ..kernel.syscall import syscall
+from ..plan.executor import Execution
+from ..plan.plan import Plan
 from ..plan.step import Slots
+from ..runtime import launch
+from ..runtime.launch import INHERITED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import NoReturn
 
     from ..plan.step import Step
 
-_SIGSTOP, _SIGCHLD, _SIGCONT = 19, 17, 18
+_SIGKILL, _SIGSTOP, _SIGCHLD, _SIGCONT = 9, 19, 17, 18
 _STOPPING = (20, 21, 22)  # TSTP, TTIN, TTOU: job control
 _OURS = (4, 5, 7, 8, 11, 13, 23, 28, 31)  # this process's own faults, and what concerns nobody else
 
 
-def attend(command: Sequence[str], steps: Sequence[Step]) -> int:
+def attend(command: Sequence[str], steps: Sequence[Step], before: Sequence[Step] = ()) -> int:
     """Run a command to its end and return its exit code, 128+n when signal n ended it.
 
-    command: a program, looked for on the path, and its arguments. steps: taken, in order, by the process that becomes
-    the command. Raises what a step raised, CommandNotFoundError and CommandNotExecutableError.
+    command: a program, looked for on the path, and its arguments. steps: of the runner, which becomes the command.
+    before: of this process. Raises what a step raised, CommandNotFoundError and CommandNotExecutableError.
     """
     if _SIGCHLD in signals.ignored():  # inherited; the kernel would throw the exit status away
         syscall("rt_sigaction", _SIGCHLD, bytes(32), None, 8)
-    mask = signals.block_all()  # so that none is lost between the fork and the first look
+    mask = signals.present_mask()
+    slots = Slots()
+    slots.descriptors.update(_inherited())
+    given = tuple(slots.descriptors)
+    ending = [DeathSignal()] if any(isinstance(step, DieWithParent) for step in steps) else []
+    environment = tuple(f"{name}={value}" for name, value in os.environ.items())
+    program = Execute(command[0], tuple(command), environment, search=_path(), directory=os.getcwd())
+    plan = Plan([*before, Spawn(()), *steps, DefaultSignals(signals.PYTHONS, mask), *ending, program], given)
+    execution = Execution(plan, slots, launch, results=("pidfd",))
     try:
-        reading, writing = os.pipe()
-        parent = os.getpid()
-        child = os.fork()
-        if child == 0:
-            _become(command, steps, mask, writing, parent)
-        os.close(writing)
-        with os.fdopen(reading, "rb") as errors:
-            problem = errors.read()  # ends when the command runs
-        if problem:
-            os.waitpid(child, 0)
-            raise _error(command[0], problem)
+        try:
+            child = execution.start()
+        except CommandError as error:
+            _reap(execution.pid)
+            raise _reworded(error) from None
+        except BaseException:
+            _reap(execution.pid)
+            raise
+        finally:
+            for line in slots.warnings:
+                os.write(2, f"tarbox: {line}\n".encode("utf-8", "replace"))
+        os.close(slots.take("pidfd"))
         return _wait(child)
     finally:
         signals.set_mask(mask)
 
 
-def _become(command: Sequence[str], steps: Sequence[Step], mask: bytes, errors: int, parent: int) -> NoReturn:
-    """In the child: take the steps and become the command."""
-    try:
-        slots = Slots()
-        for step in steps:
-            step.apply(slots)
-        if os.getppid() != parent:  # it was killed before the kernel was asked to tell us
-            os._exit(125)
-        for line in slots.warnings:
-            os.write(2, f"tarbox: {line}\n".encode("utf-8", "replace"))
-        signals.forget_pythons()
-        signals.set_mask(mask)
-        os.execvp(command[0], list(command))
-    except TarboxError as error:
-        os.write(errors, f"-{error}".encode("utf-8", "replace"))
-    except OSError as error:
-        os.write(errors, str(error.errno).encode())
-    except BaseException as error:
-        os.write(errors, f"-{type(error).__name__}: {error}".encode("utf-8", "replace"))
-    finally:
-        os._exit(125)
+def _path() -> str:
+    return os.environ.get("PATH") or os.defpath
 
 
-def _error(program: str, problem: bytes) -> TarboxError:
-    text = problem.decode("utf-8", "replace")
-    if text.startswith("-"):
-        return CommandError(text[1:])
-    number = int(text)
-    if number in (ENOENT, ENOTDIR):
-        there = "/" in program and os.path.exists(program)
-        hint = "the interpreter in its first line doesn't exist" if there else ""
-        return CommandNotFoundError(
-            f"there is no program {program!r}" + ("" if "/" in program else " on the path"), hint
-        )
-    return CommandNotExecutableError(f"{program} can't be executed: {os.strerror(number)}")
+def _inherited() -> dict[str, int]:
+    """The descriptors beyond the first three that the caller left open for this command's program."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found[f"{INHERITED}{name}"] = int(name)
+        except OSError:  # of the listing itself
+            pass
+    return found
+
+
+def _reap(child: int) -> None:
+    if child:
+        try:
+            os.kill(child, _SIGKILL)
+            os.waitpid(child, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+
+def _reworded(error: CommandError) -> CommandError:
+    """There is no container to speak of."""
+    return type(error)(error.message.replace(" in the container", ""), error.hint.replace(" in the container", ""))
 
 
 def _wait(child: int) -> int:

@@ -83,6 +83,8 @@ class Execute(Step):
         from .mount_points import tree_of
         from .obstacles import explain
 
+        if "tree" not in slots.descriptors:  # no other root than ours
+            slots.give("tree", os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         return explain(tree_of(slots), self.directory, self.path, self.search, errno)
 
     def call(self) -> str:

@@ -28,6 +28,7 @@ NAMES = (
     "PWR", "SYS",
 )  # fmt: skip
 _ALIASES = {"IOT": 6, "CLD": 17, "POLL": 29, "UNUSED": 31}
+PYTHONS = (13, 25)  # PIPE and XFSZ, which Python ignores
 RTMIN, RTMAX = 34, 64  # the first two of the kernel's real-time signals belong to the C library
 
 _SIG_SETMASK = 2
@@ -145,27 +146,23 @@ def read_sender(descriptor: int) -> tuple[int, bool] | None:
     return int.from_bytes(data[:4], "little"), int.from_bytes(data[8:12], "little", signed=True) == _SI_KERNEL
 
 
-def forget_pythons() -> None:
-    """Have the signals that Python ignores end this process again, as a program that is executed next expects."""
-    for number in (13, 25):
-        _signal.signal(number, _signal.SIG_DFL)
-
-
 class DefaultSignals(Step):
     """Give the container's program signals as a first process finds them: none ignored, none blocked.
 
-    ignored: the numbers of those that are ignored until then (`signals.ignored()`).
+    ignored: the numbers of those that are ignored until then (`signals.ignored()`). mask: those that stay blocked, for
+    a command that isn't in a container (`present_mask`).
     """
 
-    __slots__ = ("ignored",)
+    __slots__ = ("ignored", "mask")
 
     phase = "privileges"
     why = "The program inherits ignored and blocked signals; Python's own choices shall not become its choices."
     man = "rt_sigaction(2)"
 
-    def __init__(self, ignored: tuple[int, ...] = (13, 25), by: str = RUNNER) -> None:
-        super().__init__(by)
+    def __init__(self, ignored: tuple[int, ...] = PYTHONS, mask: bytes = bytes(8)) -> None:
+        super().__init__(RUNNER)
         self.ignored = ignored
+        self.mask = mask
 
     def rows(self, slots: Slots) -> list[Row]:
         default = bytes(32)  # struct sigaction: SIG_DFL is 0, no flags, no restorer, an empty mask
@@ -173,7 +170,7 @@ class DefaultSignals(Step):
             Row("rt_sigaction", (number, default, 0, 8), f"rt_sigaction({name(number)}, {{SIG_DFL}}, NULL, 8)")
             for number in self.ignored
         ]
-        rows.append(Row("rt_sigprocmask", (_SIG_SETMASK, bytes(8), 0, 8), "rt_sigprocmask(SIG_SETMASK, [], NULL, 8)"))
+        rows.append(Row("rt_sigprocmask", (_SIG_SETMASK, self.mask, 0, 8), "rt_sigprocmask(SIG_SETMASK, [], NULL, 8)"))
         return rows
 
     def call(self) -> str:

@@ -108,7 +108,7 @@ def plan(config: Config, beside: Beside) -> Plan:
         ChooseStreams(beside.interactive, terminal),
     ]
     inside = [
-        *_process(linux, namespaces, groups),
+        *_process(config, namespaces, groups),
         *_names(config, linux, namespaces),
         AttachRoot(),
         *(step for step in files if step.by == RUNNER),
@@ -141,9 +141,14 @@ def _user_namespace(linux: Linux, beside: Beside, namespaces: tuple[str, ...]) -
     return [EnterUserNamespace(_map(linux, "uidMappings"), _map(linux, "gidMappings"))]
 
 
-def _process(linux: Linux, namespaces: tuple[str, ...], groups: list[Step]) -> list[Step]:
+def _process(config: Config, namespaces: tuple[str, ...], groups: list[Step]) -> list[Step]:
     """How the new process leaves the caller's namespaces."""
+    linux = config["linux"]
     steps: list[Step] = [DieWithParent()]
+    if (score := config["process"].get("oomScoreAdj")) is not None:
+        from ..kernel.oom_score import OomScore
+
+        steps.append(OomScore(score))
     steps += [step for step in groups if step.by == RUNNER]  # before the cgroup namespace, which begins where we are
     later = tuple(name for name in namespaces if name not in _BORN_WITH)
     if "user" in namespaces and linux.get("rootfsPropagation"):
