@@ -477,6 +477,13 @@ def run_options(found: Arguments) -> RunOptions:
     take(options, given)
     for key in ("mount", "volume", "tmpfs"):
         options.mounts += _list(given, key, MountOption)
+    _add_devices(options, given)
+    options.cdi_dirs = _list(given, "cdi-spec-dir", str)
+    options.sysctls = dict(_list(given, "sysctl", tuple))
+    options.attach = _list(given, "attach", str)
+    options.labels, options.annotations = _labels(given), dict(_list(given, "annotation", tuple))
+    if "stdin" in options.attach and not options.interactive:
+        raise UsageError("--attach stdin: the container's input isn't open", "add -i")
     _secure(options, _list(given, "security-opt", tuple))
     return options
 
