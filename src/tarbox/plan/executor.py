@@ -115,12 +115,14 @@ class Execution:
             self.observe("step", spawn, PARENT)
         ours, theirs = self.machinery.pair()
         try:
-            table: Table = self.machinery.table(steps[first:], self.slots, theirs.fileno())
             try:
-                keep = [theirs.fileno(), *self.slots.descriptors.values()]
-                self.pid = self.machinery.spawn(steps[spawn], self.slots, table, keep)
+                table: Table = self.machinery.table(steps[first:], self.slots, theirs.fileno())
+                try:
+                    keep = [theirs.fileno(), *self.slots.descriptors.values()]
+                    self.pid = self.machinery.spawn(steps[spawn], self.slots, table, keep)
+                finally:
+                    table.close()
             finally:
-                table.close()
                 theirs.close()
             for index in range(spawn + 1, first):
                 self._do(index)
