@@ -18,8 +18,10 @@ import pickle
 import pkgutil
 import select
 import signal
+import sys
 import termios
 import time
+from errno import EIO
 from pathlib import Path
 
 import tarbox
@@ -29,10 +31,11 @@ from tarbox.engine.mount_options import tmpfs, volume
 from tarbox.engine.options import RunOptions
 from tarbox.engine.roots import Roots
 from tarbox.engine.session import Session
-from tarbox.errors import TarboxError
+from tarbox.errors import KernelError, TarboxError
 from tarbox.images.extraction import Extraction
 from tarbox.kernel import runner, seccomp, signals, trees
 from tarbox.kernel.syscall import syscall
+from tarbox.plan.executor import Execution
 from tarbox.plan.step import PARENT, Row
 from tarbox.runtime import launch
 
@@ -41,6 +44,9 @@ PATIENCE = 20.0  # seconds, for a run on a busy machine
 GONE = 1.0  # seconds after a kill until nothing of the container runs
 PLACES = ("step", "handover")
 HELD = 0x7EA2B0C5  # an argument that no call looks at: by it the driver knows a row that waits
+# What steps call of the interpreter's own; the rest goes through `syscall`.
+OF_OS = ("chmod", "chown", "fchmod", "fchown", "listdir", "mkdir", "mknod", "open", "read", "scandir", "stat",
+         "symlink", "umask", "write")  # fmt: skip
 FAILING = Row("fcntl", (-1, 1))
 
 
@@ -199,14 +205,17 @@ class Command:
 
     stop: at which place it stops and waits to be killed, or what is raised there. fail: the row of the runner's that
     fails. hold: the row of the runner's before which it waits: for ever, or with `wakes` until the command has died.
+    call: which of the system calls that the parent makes for its steps fails, counted from 0.
     """
 
-    def __init__(self, scene, options=None, stop=None, error=None, fail=None, hold=None, wakes=False):
+    def __init__(self, scene, options=None, stop=None, error=None, fail=None, hold=None, wakes=False, call=None):
         self.scene = scene
         self.reader, writer = os.pipe()
         self.master, output = os.openpty() if scene.terminal else (-1, -1)
         self.stderr = os.memfd_create("stderr")
         self.stop, self.error, self.fail, self.hold, self.wakes = stop, error, fail, hold, wakes
+        self.call = call
+        self.calls = []  # what the parent did for its steps
         self.names = []  # (kind, name) of what its plan leaves on the host
         self.places = []
         self.table = None
@@ -251,7 +260,9 @@ class Command:
         self._tell("result", (result, _changes(state, _state(), self.scene.moves)))
 
     def _observe(self, kind, index, process):
+        counting, self.counting = self.counting, False
         self._reach(Place(kind, index, process))
+        self.counting = counting and kind != "handover"
 
     def _reach(self, place):
         """Tell of a place; stop or fail there when this is the one."""
@@ -262,11 +273,14 @@ class Command:
         if stops:
             time.sleep(PATIENCE)
 
+    counting = False
+
     def _wrap(self):
         """Put our observers around what has none."""
         self.alive = os.pidfd_open(os.getpid())
         os.set_inheritable(self.alive, True)
         self._wrap_table()
+        self._wrap_calls()
         prepare, serve, unlink, add = engine.prepare, Session._serve, trees._unlink, Extraction._add
 
         def prepared(*arguments, **options):
@@ -318,6 +332,38 @@ class Command:
             return result
 
         runner.image, launch.table = edited, made
+
+    def _wrap_calls(self):
+        """Count the calls that the parent makes from its first step to the handover, and fail one of them."""
+        start, made = Execution.start, []
+        self.counting = False
+
+        def counted(name, call):
+            def calling(*arguments, **options):
+                if not self.counting:
+                    return call(*arguments, **options)
+                made.append(arguments[0] if call is syscall else name)
+                if len(made) - 1 == self.call:
+                    raise KernelError(name, arguments, EIO) if call is syscall else OSError(EIO, os.strerror(EIO))
+                return call(*arguments, **options)
+
+            return calling
+
+        def started(execution):
+            self.counting = True
+            try:
+                return start(execution)
+            finally:
+                self.counting = False
+                self._tell("calls", made)
+
+        calling = counted("syscall", syscall)
+        for module in [module for name, module in sys.modules.items() if name.startswith("tarbox.")]:
+            if getattr(module, "syscall", None) is syscall:
+                module.syscall = calling
+        for name in OF_OS:
+            setattr(os, name, counted(name, getattr(os, name)))
+        Execution.start = started
 
     def _edited(self, rows):
         if self.fail is not None:
@@ -389,6 +435,8 @@ class Command:
             self.names, self.name, self.steps = value
         elif kind == "table":
             self.table = value
+        elif kind == "calls":
+            self.calls = value
         elif kind == "result":
             self.answer = value
         else:

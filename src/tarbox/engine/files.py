@@ -80,8 +80,10 @@ class MakeFiles(Step):
         tree = tree_of(slots)
         for name, text in self.files.items():
             descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=memory)
-            os.write(descriptor, text.encode("utf-8", "surrogateescape"))
-            os.close(descriptor)
+            try:
+                os.write(descriptor, text.encode("utf-8", "surrogateescape"))
+            finally:
+                os.close(descriptor)
             target, slot = f"/etc/{name}", f"place /etc/{name}"
             try:
                 place = tree.find(target, os.O_PATH, 0o755, 0o644)[1]

@@ -17,7 +17,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
         # A word that was only begun is near too: --host for --hostname.
         if len(word.strip("-")) > 2 and candidate.startswith(word):
             slips = min(slips, 1)
-        if slips < distance:
+        if slips < distance or (slips == distance and best and len(candidate) < len(best)):
             best, distance = candidate, slips
     return best
 

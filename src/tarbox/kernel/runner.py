@@ -235,8 +235,12 @@ def executable(program: bytes, mode: int = 0o111) -> int:
         if error.errno not in (codes.EACCES, codes.EPERM):
             raise
         return _executable_on_tmpfs(program, mode)  # vm.memfd_noexec = 2
-    _fill(descriptor, program, mode)
-    fcntl.fcntl(descriptor, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+    try:
+        _fill(descriptor, program, mode)
+        fcntl.fcntl(descriptor, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+    except BaseException:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

@@ -55,16 +55,18 @@ class MountMemory(Step):
 
     def apply(self, slots: Slots) -> None:
         tree = new_filesystem("tmpfs", (f"size={self.size}", "mode=755"))
-        place = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        place = -1
         try:
+            place = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             attach(tree, place)
             for name in self.names:
                 os.mkdir(name, 0o755, dir_fd=tree)
             if self.like:
                 _copy_owner(self.like, tree, self.names[0])
         finally:
-            os.close(place)
             os.close(tree)
+            if place >= 0:
+                os.close(place)
 
     def call(self) -> str:
         return f'mount("tmpfs", "{self.path}", "tmpfs", 0, "size={self.size}")'
