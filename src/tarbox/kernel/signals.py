@@ -146,9 +146,12 @@ def read_sender(descriptor: int) -> tuple[int, bool] | None:
 
 
 def forget_pythons() -> None:
-    """Have the signals that Python ignores end this process again, as a program that is executed next expects."""
+    """Have the signals that Python ignores or handles end this process, as a program that is executed next expects."""
     for number in (13, 25):
         _signal.signal(number, _signal.SIG_DFL)
+    for number in (1, 2, 15):
+        if _signal.getsignal(number) is not _signal.SIG_IGN:  # nohup's stays
+            _signal.signal(number, _signal.SIG_DFL)
 
 
 class DefaultSignals(Step):
