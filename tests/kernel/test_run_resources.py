@@ -150,6 +150,7 @@ def net_cls(tmp_path):
 
 
 @v1_only
+@pytest.mark.long
 def test_packets_are_marked_where_the_controller_is_mounted(tarbox, image, net_cls):
     said, errors = shown(tarbox, "--net-class", "1:1", image=image)
     assert (said["net_cls.classid"], errors) == ("65537", "")
