@@ -10,9 +10,8 @@ man 2 unlinkat, man 5 proc_pid_fdinfo
 
 from __future__ import annotations
 
-import os
-
 from ..errors import StorageError
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
