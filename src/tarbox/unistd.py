@@ -8,8 +8,9 @@ Nearly all of `os` is the built-in module `posix`, which the interpreter has loa
     from ..unistd import S_ISDIR, os
 
 and get, as `os`, everything of `posix` and the few functions below, under the names and with the results that `os`
-gives them. Whatever else is asked of it, and paths that aren't text, go to the real one, which is imported then. A
-program that has loaded `os` before it uses tarbox gets that one and nothing of this. For type checkers it always is.
+gives them, and what they need of `stat`. Whatever else is asked of it, and paths that aren't text, go to the real one,
+which is imported then. A program that has loaded `os` before it uses tarbox gets that one and nothing of this. For type
+checkers it always is.
 
 https://docs.python.org/3/library/os.html, man 7 path_resolution, man 0p unistd.h, man 0p sys_stat.h
 """
@@ -23,20 +24,17 @@ if TYPE_CHECKING:
     import os as os
     import posix
     from collections.abc import Callable, Mapping
-    from stat import *  # noqa: F403
     from typing import Any
 
     _path_normpath: Callable[[str], str]
 else:
     try:
         import posix
-        from _stat import *  # noqa: F403
         from posix import _path_normpath
 
         os = sys.modules.get("os")
     except ImportError:  # another Python than CPython, or one that moved its private parts
         import os
-        from stat import *  # noqa: F403
 
 _CODEC = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 _TEXT = {str}
@@ -72,6 +70,25 @@ def _of_text(function: Callable[..., Any]) -> Callable[..., Any]:
         return getattr(_real().path, function.__name__)(*paths, **options)
 
     return either
+
+
+# --- stat ------------------------------------------------------------------------------------------------------------
+
+S_IFIFO, S_IFCHR, S_IFDIR, S_IFBLK, S_IFREG, S_IFLNK, S_IFSOCK = [kind << 12 for kind in (1, 2, 4, 6, 8, 10, 12)]
+S_ISVTX, S_IRWXG, S_IRWXO, S_IWGRP, S_IWOTH = 0o1000, 0o070, 0o007, 0o020, 0o002
+
+
+def _is(kind: int) -> Callable[[int], bool]:
+    return lambda mode: mode & 0o170000 == kind
+
+
+S_ISFIFO, S_ISCHR, S_ISDIR, S_ISBLK = _is(S_IFIFO), _is(S_IFCHR), _is(S_IFDIR), _is(S_IFBLK)
+S_ISREG, S_ISLNK, S_ISSOCK = _is(S_IFREG), _is(S_IFLNK), _is(S_IFSOCK)
+
+
+def S_IMODE(mode: int) -> int:  # noqa: N802
+    """The permissions of a file's mode."""
+    return mode & 0o7777
 
 
 # --- os --------------------------------------------------------------------------------------------------------------
@@ -214,7 +231,7 @@ def lexists(path: Any) -> bool:
 def isdir(path: Any) -> bool:
     """Whether there is a directory, behind a symbolic link too."""
     try:
-        return S_ISDIR(posix.stat(path).st_mode)  # noqa: F405
+        return S_ISDIR(posix.stat(path).st_mode)
     except (OSError, ValueError):
         return False
 
@@ -222,7 +239,7 @@ def isdir(path: Any) -> bool:
 def isfile(path: Any) -> bool:
     """Whether there is a regular file, behind a symbolic link too."""
     try:
-        return S_ISREG(posix.stat(path).st_mode)  # noqa: F405
+        return S_ISREG(posix.stat(path).st_mode)
     except (OSError, ValueError):
         return False
 

@@ -15,7 +15,7 @@ https://docs.python.org/3/reference/import.html#finders-and-loaders, PEP 3147
 """
 
 # ruff: noqa: UP037
-# The annotations are quoted here: __future__ is one of the modules that come from the file.
+# The annotations are quoted here: only modules that come from the file do without loading __future__.
 import marshal
 import posix as os  # os itself takes a millisecond to import
 import sys
