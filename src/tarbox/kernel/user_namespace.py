@@ -11,10 +11,9 @@ man 7 user_namespaces
 
 from __future__ import annotations
 
-import os
-
 from ..errors import KernelError
 from ..plan.step import PARENT, Slots, Step
+from ..unistd import os
 from .namespaces import flags
 from .syscall import syscall
 
