@@ -127,9 +127,7 @@ def _disk(path: str) -> tuple[int, int]:
         except OSError as error:
             raise UsageError(f"{shorten(path)}: {error.strerror}", "lsblk lists the disks") from None
         if not S_ISBLK(facts.st_mode):
-            hint = (
-                f"'df {path}' tells on which disk it lies" if S_ISDIR(facts.st_mode) else "lsblk lists the disks"
-            )
+            hint = f"'df {path}' tells on which disk it lies" if S_ISDIR(facts.st_mode) else "lsblk lists the disks"
             raise UsageError(f"{shorten(path)} is not a disk", hint)
         number = os.major(facts.st_rdev), os.minor(facts.st_rdev)
     place = f"/sys/dev/block/{number[0]}:{number[1]}"
