@@ -2,14 +2,16 @@
 
     man 7 capabilities lists them the other way round
 
-Where the kernel doesn't tell which capabilities were used (`kernel/capability_trace.py`), this is the next best: a call
-and its arguments, and who makes it. It errs on the side of keeping: what a call *may* have needed is kept, and so is a
-capability of which no call tells anything. What a call *must* have needed and the caller hadn't is told as refused.
+The kernel doesn't tell everybody which capabilities were used (`kernel/capability_trace.py`), and it tells root too
+much: what an overlay file system does for itself while a program writes counts as well. So this is asked in any case:
+a call and its arguments, and who makes it. It errs on the side of keeping: what a call *may* have needed is kept, and
+so is a capability of which no call tells anything. What a call *must* have needed and the caller hadn't is told as
+refused.
 """
 
 from __future__ import annotations
 
-from ..kernel.capabilities import mask
+from ..kernel.capabilities import SYS_ADMIN, mask
 from .learned_access import PATHS, needs_rights
 
 TYPE_CHECKING = False
@@ -141,8 +143,9 @@ for _names, _capability, _sure, _needed in (
         _RULES[_name] = (*_RULES.get(_name, ()), (_capability, _sure, _needed))
 
 _BIT = {capability: mask([capability]) for rules in _RULES.values() for capability, _, _ in rules}
-_FILES = mask(["DAC_OVERRIDE"]), mask(["DAC_READ_SEARCH"])
-TOLD = _FILES[0] | _FILES[1] | sum(_BIT.values())  # the capabilities of which calls tell something
+_OVERRIDE, _SEARCH = mask(["DAC_OVERRIDE"]), mask(["DAC_READ_SEARCH"])
+_OF_FILES = _OVERRIDE | _SEARCH
+TOLD = _OF_FILES | mask(_BIT)  # the capabilities of which calls tell something
 # With one id of each kind there are no others' files and processes, and no other ids to become.
 _OF_OTHERS = mask(["CHOWN", "FOWNER", "FSETID", "KILL", "SETUID", "SETGID"])
 
@@ -151,43 +154,52 @@ class CapabilityCalls:
     """What a run's calls show of the capabilities that it used.
 
     granted: the container's. one_id: its user namespace has one user and one group. own_network: it has its own, where
-    tarbox lets everybody use all ports. told: the kernel tells which were used, and only what was refused is looked for.
-    files: whether accesses to files are looked at, which needs one id (see `learned_access`).
+    tarbox lets everybody use all ports. confined: no process of its can mount or serve page faults, so that files and
+    memory may be looked at; else one might have to answer for that while it waits for an answer itself.
+    used: those that may have been used, so far. refused: by name of the call, the capability that it lacked.
     """
 
-    __slots__ = ("_one_id", "_rules", "files", "refused", "used")
+    __slots__ = ("_confined", "_files", "_one_id", "_rules", "refused", "used")
 
-    def __init__(self, granted: int, one_id: bool, own_network: bool, told: bool) -> None:
+    def __init__(self, granted: int, one_id: bool, own_network: bool, confined: bool = True) -> None:
         self._one_id = one_id
-        self._rules = {name: [rule for rule in rules if rule[1] or not told] for name, rules in _RULES.items()}
+        self._confined = confined and not granted & SYS_ADMIN
+        self._rules = {name: [*rules] for name, rules in _RULES.items()}
         if own_network:
             for name in ("bind", "socketcall"):
                 self._rules[name] = [rule for rule in self._rules[name] if rule[0] != "NET_BIND_SERVICE"]
-        self.files = one_id and not told
+        elif not self._confined:
+            self._rules["bind"] = [("NET_BIND_SERVICE", _PERHAPS, _always)]
+        self._files = granted & _OF_FILES
         self.used = granted & ~TOLD
-        if not one_id:  # somebody else's files are a matter of who acts as whom: each may have needed these
-            self.used |= granted & (_FILES[0] | _FILES[1])
         self.refused: dict[str, str] = {}
 
     def tells(self, name: str) -> bool:
         """Whether a call of this name can show anything more."""
-        return bool(self._rules.get(name)) or (self.files and name in PATHS)
+        return bool(self._rules.get(name)) or bool(self._files and name in PATHS)
 
     def look_at(self, name: str, pid: int, arguments: tuple[int, ...]) -> None:
         """See what a call that waits shows. Raises OSError and the like where its caller has just died."""
         caller = Caller(pid)
-        for rule in [*self._rules.get(name, ())]:
+        rules = self._rules.get(name, [])
+        for rule in [*rules]:
             capability, sure, needed = rule
             if not needed(caller, arguments):
                 continue
             held = caller.effective & _BIT[capability]
-            if held and not (self._one_id and _BIT[capability] & _OF_OTHERS):
+            if held and not (self._one_id and held & _OF_OTHERS):
                 self.used |= held
             elif sure and not held:
                 self.refused[name] = capability
             if held or sure:
-                self._rules[name].remove(rule)
-        if self.files and caller.effective & (_FILES[0] | _FILES[1]):
-            if wanted := needs_rights(name, pid, arguments):
-                self.used |= _FILES[1] if wanted == "read" and caller.effective & _FILES[1] else _FILES[0]
-            self.files = not self.used & _FILES[0]
+                rules.remove(rule)
+        held = caller.effective & self._files
+        if held and name in PATHS:
+            # Who acts as somebody else may see files otherwise than this process does: then each may have needed them.
+            guess = self._confined and not caller.uids[3] and not caller.gids[3]
+            wanted = needs_rights(name, pid, arguments) if guess else "write"
+            if wanted:
+                self.used |= held & _SEARCH if wanted == "read" and held & _SEARCH else held & _OVERRIDE
+                if not guess:
+                    self.used |= held
+                self._files &= ~self.used

@@ -2,9 +2,9 @@
 
     setpriv --bounding-set -dac_override,-dac_read_search test -w FILE
 
-For a user namespace with one user, in which the caller of the call and this thread are the same user; this thread
-gives both capabilities up, looks for the file from the caller's root or directory, and asks the kernel. What the file
-is a moment later, when the call is made, may differ: it is a guess, and a good one.
+The caller of the call and this thread must be the same user and group: root, or the one user of a namespace. This
+thread gives both capabilities up, and its other groups, looks for the file from the caller's root or directory, and
+asks the kernel. What the file is a moment later, when the call is made, may differ: it is a guess, and a good one.
 
 man 2 faccessat2, man 7 path_resolution
 """
@@ -48,11 +48,15 @@ for _names, *_places in (
     ("linkat renameat renameat2", (0, 1, "parent"), (2, 3, "parent")),
 ):
     for _name in str(_names).split():
-        PATHS[_name] = tuple(_places)  # type: ignore[arg-type]
+        PATHS[_name] = tuple(_places)
 
 
 def give_up_rights() -> None:
-    """Take both capabilities from this thread, and from no other."""
+    """Take both capabilities and the groups from this thread, and from no other."""
+    try:
+        syscall("setgroups", 0, None)
+    except KernelError:
+        pass  # in a user's own namespace they can't be dropped
     header, sets = _VERSION_3.to_bytes(4, "little") + bytes(4), buffer(24)
     syscall("capget", header, sets)
     words = bytearray(sets)

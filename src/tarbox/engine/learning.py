@@ -3,8 +3,9 @@
     strace -f -c COMMAND, and the calls from its table put into a profile by hand
 
 A thread of this command answers for the container's filter (`kernel/seccomp_notify.py`): it gives the verdict that the
-filter would have given, and remembers each call that it sees for the first time. Which capabilities were used the
-kernel tells root (`kernel/capability_trace.py`); otherwise the calls show it (`capability_calls.py`).
+filter would have given, and remembers each call that it sees for the first time. The calls show which capabilities may
+have been used (`capability_calls.py`), and the kernel tells root as well (`kernel/capability_trace.py`): those of
+which both say so are kept.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 from errno import ENOSYS
 
 from ..errors import KernelError, TarboxError
+from ..kernel import capability_trace
 from ..kernel import seccomp_notify as notify
 from ..kernel.capabilities import mask, names
 from ..kernel.seccomp import DEFAULT, path_of
@@ -23,13 +25,13 @@ from ..kernel.system_calls import numbers
 from . import learned_profile as profiles
 from .capability_calls import CapabilityCalls
 from .config import seccomp_of
+from .learned_access import give_up_rights
 from .options import HOST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ..kernel.capability_trace import Counters
     from ..spec.runtime import Config
     from .options import RunOptions
 
@@ -63,7 +65,6 @@ class Learning:
             program = compile_profile(base, self._granted)[0]
         self._program = decode(program)
         self._one_id = "uidMappings" in made["linux"]
-        self._own_network = options.network != HOST
         self._init = options.init
         self._tables: dict[str, dict[int, str]] = {}
         self._known: dict[bytes, bytes] = {}
@@ -75,10 +76,13 @@ class Learning:
         self._refused: dict[str, str] = {}
         self._needs = _needs(base)
         self._started = False
-        self._counters: Counters | None = None
-        self._calls = CapabilityCalls(self._granted, self._one_id, self._own_network, told=True)
+        self._counters: capability_trace.Counters | None = None
+        self._calls = CapabilityCalls(
+            self._granted, self._one_id, options.network != HOST, seccomp_of(options) == DEFAULT
+        )
         self._listener = -1
         self._error = ""
+        self._missed = 0
 
     def start(self, listener: int, pid: int) -> None:
         """Answer from now on. listener: of the container's filter; it is closed here. pid: the first process."""
@@ -86,15 +90,11 @@ class Learning:
 
         self._listener = listener
         try:
-            from ..kernel.capability_trace import Counters
-
             if not self._one_id:
                 wanted = [number for number in range(self._granted.bit_length()) if self._granted >> number & 1]
-                self._counters = Counters(pid, wanted)
+                self._counters = capability_trace.Counters(pid, wanted)
         except (KernelError, OSError):
             pass  # an older kernel, or root who isn't the machine's
-        if self._counters is None:
-            self._calls = CapabilityCalls(self._granted, self._one_id, self._own_network, told=False)
         pidfd = syscall("pidfd_open", pid, 0)
         _thread.start_new_thread(self._serve, (pidfd,))
 
@@ -104,15 +104,17 @@ class Learning:
         if self._counters:
             self._counters.close()
 
-    def finish(self) -> list[str]:
-        """Write the profile, when the container has ended; returns lines for people. Raises a TarboxError."""
+    def finish(self, code: int) -> list[str]:
+        """Write the profile, when the container has ended; returns lines for people. Raises a TarboxError.
+
+        code: the container's exit code.
+        """
         if self._error:
             self.close()
             raise TarboxError(f"--learn: {self._error}, so the container was killed; nothing was written")
-        capabilities = self._calls.used
+        capabilities = self._calls.used & self._granted  # those that may have been used
         if self._counters:
-            capabilities = mask(name for number in self._counters.used() for name in names(1 << number))
-            self._counters.close()
+            capabilities &= sum(1 << number for number in self._counters.used())  # and these as well
         used = self._used.union(profiles.RUNNER_CALLS, profiles.CHANCE_CALLS, profiles.INIT_CALLS if self._init else ())
         if len(self._architectures) > 1:
             used.update(profiles.CHANCE_CALLS_32)
@@ -120,22 +122,25 @@ class Learning:
         profile = profiles.document(
             profiles.rules(self._base, used, self._beyond),
             self._architectures,
-            names(capabilities & self._granted),
+            names(capabilities),
             "kernel" if self._counters else "calls",
             refused,
         )
         whole, new = self._file.add(profile)
         shown = os.path.relpath(self._file.path)
-        return _lines(whole, new, self._file.path if shown.startswith("..") else shown, refused)
+        lines = _lines(whole, new, self._file.path if shown.startswith("..") else shown, refused)
+        if code and self._missed:
+            lines.append(
+                f"{self._missed} system calls met a signal before they were answered, which some programs take for an"
+                " error (EINTR): if this one failed of it, try again, or learn without the signals"
+            )
+        return lines
 
     def _serve(self, pidfd: int) -> None:
         """The thread: nobody else's code runs meanwhile for long, and the container waits for every answer."""
         try:
-            if self._calls.files:
-                from .learned_access import give_up_rights
-
-                give_up_rights()
-            notify.serve(self._listener, self._known, self._decide)
+            give_up_rights()
+            notify.serve(self._listener, self._known, self._decide, self._miss)
         except Exception as error:  # whatever it is: the container must not wait for ever, nor go on unlearned
             self._error = f"an answer to a system call failed ({error!r})"
             try:
@@ -145,6 +150,9 @@ class Learning:
         finally:
             os.close(self._listener)
             os.close(pidfd)
+
+    def _miss(self) -> None:
+        self._missed += 1
 
     def _decide(self, call: bytes) -> bytes:
         """The answer to a call that isn't known to be always the same."""
@@ -230,10 +238,13 @@ def _lines(whole: dict[str, Any], new: int, shown: str, refused: dict[str, str])
     runs = kept["runs"]
     count = len(profiles.allowed(whole))
     capabilities = [name.removeprefix("CAP_") for name in kept["capabilities"]]
-    after = f" after {runs} runs, {new} of them new" if runs > 1 else ""
+    so_far = f" in {runs} runs, {new} of them new" if runs > 1 else ""
     kinds = "1 capability" if len(capabilities) == 1 else f"{len(capabilities) or 'no'} capabilities"
-    options = ["--security-opt", quote(f"seccomp={shown}"), "--cap-drop ALL", *(f"--cap-add {it}" for it in capabilities)]
-    lines = [f"{shown} has {count} system calls and {kinds}{after}; use it: tarbox run {' '.join(options)} …"]
+    added = "".join(f" --cap-add {name}" for name in capabilities)
+    lines = [
+        f"learned {count} system calls{so_far}, and {kinds}: see {shown}",
+        f"to use them: tarbox run --security-opt {quote(f'seccomp={shown}')} --cap-drop ALL{added} …",
+    ]
     if refused:
         told = [f"{name} (needs {needs})" if needs else name for name, needs in sorted(refused.items())]
         lines.append(f"refused: {', '.join(told)}")

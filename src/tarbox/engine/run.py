@@ -180,7 +180,7 @@ def _carry_out(
             thaw=lambda: backend.thaw(container.name),
         )
         if learning:
-            _warn(learning.finish())
+            _warn(learning.finish(code))
         if code and options.memory:
             _tell_of_memory(container, options)
         if code == _NOT_EXECUTABLE:

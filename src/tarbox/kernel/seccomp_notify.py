@@ -132,11 +132,15 @@ class LoadNotifier(LoadSeccomp):
         return ""
 
 
-def serve(listener: int, known: dict[bytes, bytes], decide: Callable[[bytes], bytes]) -> None:
+def serve(
+    listener: int, known: dict[bytes, bytes], decide: Callable[[bytes], bytes], missed: Callable[[], None]
+) -> None:
     """Answer all calls until no process is left that has the filter; raises OSError.
 
     known: the answers to calls that are always the same, by number and architecture as they stand in a notification
     (its bytes 16 to 24). decide: gives the answer to any other, from the whole notification.
+    missed: is told of a call whose caller met a signal before the call got here. It is made again, or fails with EINTR
+    where the program's handler of that signal wants it so (no SA_RESTART); or the caller has died.
     """
     try:
         ioctl(listener, _SET_FLAGS, int.from_bytes(_SYNC_WAKE_UP, "little"))  # since 6.6: half the time of an answer
@@ -146,9 +150,11 @@ def serve(listener: int, known: dict[bytes, bytes], decide: Callable[[bytes], by
         try:
             call = ioctl(listener, _RECEIVE, _EMPTY)
         except OSError as error:
-            if error.errno == ENOENT and _nobody_left(listener):
-                return
-            if error.errno not in (ENOENT, EINTR):  # ENOENT: the caller died meanwhile
+            if error.errno == ENOENT:  # what was announced is there no more
+                if _nobody_left(listener):
+                    return
+                missed()
+            elif error.errno != EINTR:
                 raise
             continue
         answer = known.get(call[16:24]) or decide(call)
