@@ -333,6 +333,22 @@ def test_a_container_without_answers_ends(tarbox, image, statement):
     assert not (tarbox.folder / "p.json").exists()
 
 
+def test_a_program_that_notices_nothing_is_ended_as_well(tarbox, image):
+    """Once nobody answers, every call fails; some programs go on all the same."""
+    statement = (
+        "judge = l.Learning._judge\n"
+        "def broken(self, key, data, architecture, name):\n"
+        "    assert name != 'getppid'\n"
+        "    return judge(self, key, data, architecture, name)\n"
+        "l.Learning._judge = broken"
+    )
+    program = "import os\nwhile True: os.getppid()"
+    done = patched(tarbox, statement, "run", "--learn", "p.json", "host", "python3", "-c", program)
+    assert done.returncode == 125
+    assert "so the container was killed" in done.stderr
+    assert not (tarbox.folder / "p.json").exists()
+
+
 def test_processes_may_die_while_they_wait(tarbox, image, tmp_path):
     (tmp_path / "program.py").write_text(
         "import os, random, signal\n"
