@@ -198,3 +198,19 @@ def test_files_aren_t_looked_at_where_somebody_inside_could_be_the_one_who_shows
         calls = CapabilityCalls(mask(["DAC_OVERRIDE", granted]), False, True, confined)
         calls.look_at("openat", 1, (0,) * 6)
         assert calls.used == kept
+
+
+def test_what_may_not_be_looked_at_is_kept(monkeypatch):
+    from tarbox.engine import capability_calls
+
+    class Root:
+        uids, gids, effective = [0] * 4, [0] * 4, mask(["DAC_OVERRIDE"])
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(capability_calls, "Caller", lambda pid: Root)
+    monkeypatch.setattr(capability_calls, "needs_rights", refuse)
+    calls = CapabilityCalls(mask(["DAC_OVERRIDE"]), one_id=False, own_network=True)
+    calls.look_at("openat", 1, (0,) * 6)
+    assert calls.used == mask(["DAC_OVERRIDE"])

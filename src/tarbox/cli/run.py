@@ -68,7 +68,7 @@ def _annotation(text: str) -> tuple[str, str]:
 
 def _path(text: str) -> str:
     if not text:
-        raise UsageError("an empty path", "e.g. ./container.id")
+        raise UsageError("an empty path", "e.g. ./file")
     return os.path.abspath(text)
 
 

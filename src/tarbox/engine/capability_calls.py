@@ -76,9 +76,12 @@ def _raw_socket(caller: Caller, arguments: tuple[int, ...]) -> bool:
 
 
 def _low_port(caller: Caller, arguments: tuple[int, ...]) -> bool:
-    with open(f"/proc/{caller.pid}/mem", "rb", buffering=0) as memory:
-        memory.seek(arguments[1])
-        address = memory.read(4)
+    try:
+        with open(f"/proc/{caller.pid}/mem", "rb", buffering=0) as memory:
+            memory.seek(arguments[1])
+            address = memory.read(4)
+    except PermissionError:
+        return True
     return address[:2] in (b"\2\0", b"\12\0") and 0 < int.from_bytes(address[2:], "big") < 1024
 
 
@@ -197,7 +200,10 @@ class CapabilityCalls:
         if held and name in PATHS:
             # Who acts as somebody else may see files otherwise than this process does: then each may have needed them.
             guess = self._confined and not caller.uids[3] and not caller.gids[3]
-            wanted = needs_rights(name, pid, arguments) if guess else "write"
+            try:
+                wanted = needs_rights(name, pid, arguments) if guess else "write"
+            except PermissionError:  # a process that may not be looked at
+                guess, wanted = False, "write"
             if wanted:
                 self.used |= held & _SEARCH if wanted == "read" and held & _SEARCH else held & _OVERRIDE
                 if not guess:
