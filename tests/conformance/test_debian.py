@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -87,6 +88,25 @@ def test_redis_serves_inside_and_is_gone_with_the_container(tarbox, debian_fish_
         " | grep -q PONG && break; sleep 0.3; done; redis-cli set answer 42; redis-cli get answer; redis-cli dbsize"
     )
     assert tarbox.output("run", debian_fish_tar, "sh", "-c", script, timeout=240).split() == ["OK", "42", "1"]
+
+
+def test_a_server_runs_with_what_it_was_seen_to_use(tarbox, debian_fish_tar):
+    """Learned in one run, enough for the next: as another user, with threads, sockets and a file."""
+    script = (
+        "cd /tmp; setpriv --reuid redis --regid redis --init-groups redis-server --daemonize yes --dir /tmp >/dev/null;"
+        " for i in 1 2 3 4 5 6 7 8 9; do redis-cli ping 2>/dev/null | grep -q PONG && break; sleep 0.3; done;"
+        " redis-cli set answer 42; redis-cli save; redis-cli get answer; redis-cli shutdown; ls dump.rdb"
+    )
+    words = (debian_fish_tar, "sh", "-c", script)
+    said = tarbox("run", "--learn", "redis.json", *words, timeout=240)
+    assert (said.returncode, said.stdout.split()) == (0, ["OK", "OK", "42", "dump.rdb"]), said.stderr
+    capabilities = json.loads((tarbox.folder / "redis.json").read_text())["x-tarbox"]["capabilities"]
+    assert {"CAP_SETUID", "CAP_SETGID"} <= set(capabilities)
+    rights = ["--security-opt", "seccomp=redis.json", "--cap-drop", "ALL"]
+    rights += [word for name in capabilities for word in ("--cap-add", name)]
+    assert tarbox.output("run", *rights, *words, timeout=240).split() == said.stdout.split()
+    mounting = tarbox("run", *rights, debian_fish_tar, "chroot", "/", "true")
+    assert "not permitted" in mounting.stderr
 
 
 def test_the_package_database_is_whole(tarbox, debian_fish_tar):

@@ -180,7 +180,8 @@ def test_every_option_reaches_the_engine(tmp_path: Path, monkeypatch: pytest.Mon
         "hugetlb": "2m=0", "net-class": "0", "cgroup-conf": "pids.max=1", "cgroup-parent": "/a",
         "ulimit": "core=0", "cap-add": "ALL", "cap-drop": "ALL", "security-opt": "no-new-privileges", "network": "host",
         "hostname": "a", "domainname": "a", "attach": "stdout", "label": "a=1", "label-file": str(tmp_path / "env"),
-        "annotation": "a=1", "cidfile": "/a", "pull": "never", "platform": "arm64", "device": "/dev/fuse",
+        "annotation": "a=1", "cidfile": "/a", "learn": "/a", "pull": "never", "platform": "arm64",
+        "device": "/dev/fuse",
         "device-cgroup-rule": "c 1:3 r", "gpus": "all", "cdi-spec-dir": "/a", "sysctl": "net.ipv4.ip_forward=1",
     }  # fmt: skip
     for option in run.OPTIONS:

@@ -67,7 +67,7 @@ def _annotation(text: str) -> tuple[str, str]:
 
 def _path(text: str) -> str:
     if not text:
-        raise UsageError("an empty path", "e.g. ./container.id")
+        raise UsageError("an empty path", "e.g. ./file")
     return os.path.abspath(text)
 
 
@@ -336,6 +336,13 @@ OPTIONS = (
         True,
     ),
     Option(
+        ("learn",),
+        "FILE",
+        "Write a seccomp profile of what the run uses, or add it to one; it tells the capabilities used as well",
+        _RIGHTS,
+        _path,
+    ),
+    Option(
         ("device",),
         "HOST[:PATH][:rwm]",
         "Give a device, all those of a directory, or one that a CDI file describes: vendor.com/class=NAME",
@@ -504,7 +511,7 @@ _SAME_NAME = (
     "memory-swappiness", "kernel-memory", "oom-kill-disable", "oom-score-adj", "cpu-quota", "cpu-period",
     "cpu-rt-runtime", "cpu-rt-period", "cpuset-mems", "blkio-weight", "blkio-weight-device", "device-read-bps",
     "device-write-bps", "device-read-iops", "device-write-iops", "hugetlb", "net-class", "cgroup-conf",
-    "cgroup-parent",
+    "cgroup-parent", "learn",
 )  # fmt: skip
 
 

@@ -136,6 +136,7 @@ class RunOptions:
         "interactive",
         "kernel_memory",
         "labels",
+        "learn",
         "memory",
         "memory_high",
         "memory_reservation",
@@ -220,6 +221,7 @@ class RunOptions:
         self.privileged = False
         self.no_new_privileges = False
         self.seccomp = ""
+        self.learn = ""
         self.unmasked = False  # --security-opt systempaths=unconfined: all of /proc and /sys as the kernel shows it
         self.network = NONE
         self.stop_signal = 0

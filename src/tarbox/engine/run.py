@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..plan.plan import Plan
     from ..plan.step import Step
     from ..spec.runtime import Config
+    from .learning import Learning
     from .options import RunOptions
 
 
@@ -40,13 +41,14 @@ _SYS_ADMIN = 21  # CAP_SYS_ADMIN, man 7 capabilities
 class Container:
     """A container that is planned: everything that is known of it before anything is done."""
 
-    __slots__ = ("beside", "config", "id", "name", "plan", "warnings")
+    __slots__ = ("beside", "config", "id", "learning", "name", "plan", "warnings")
 
     def __init__(self, id: str, made: Config, beside: Beside, planned: Plan) -> None:
         self.id = id
         self.config = made
         self.beside = beside
         self.plan = planned
+        self.learning: Learning | None = None
         self.name = made["linux"]["cgroupsPath"].strip("/")
         self.warnings = beside.cgroups.warnings({**(made["linux"].get("resources") or {})})
 
@@ -133,7 +135,14 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
     beside.ignored = signals.ignored()
     beside.held = machine.bounding
     beside.given = given
+    learning = None
+    if options.learn:
+        from . import learning as module
+
+        learning = module.prepare(options, made, beside.filter[1] if beside.filter else b"", keep)
+        beside.learn = learning.secret if learning else 1
     container = Container(id, made, beside, plan(made, beside))
+    container.learning = learning
     if machine.edits:
         container.warnings += machine.edits.warnings
     return container
@@ -147,6 +156,9 @@ def _carry_out(
     journals = [Journal(folder, container.id, UNDO) for folder in roots.journals]
     kernel_objects, disk_objects = _sort(container.plan.records(), roots.data)
     execution = Execution(container.plan, slots, launch, observe, meanwhile=load)
+    learning = container.learning
+    if learning:
+        execution.receive = lambda listener: learning.start(listener, execution.pid)
     try:
         for journal, records in zip(journals, (kernel_objects, disk_objects), strict=True):
             journal.write(records)
@@ -166,6 +178,8 @@ def _carry_out(
             freeze=lambda: backend.freeze(container.name),
             thaw=lambda: backend.thaw(container.name),
         )
+        if learning:
+            _warn(learning.finish(code))
         if code and options.memory:
             _tell_of_memory(container, options)
         if code == _NOT_EXECUTABLE:
@@ -176,6 +190,8 @@ def _carry_out(
         _end(execution.pid, slots.descriptors.get("pidfd"))
         raise
     finally:
+        if learning:
+            learning.close()
         for name in ("pidfd", "tree"):
             if name in slots.descriptors:
                 os.close(slots.descriptors.pop(name))

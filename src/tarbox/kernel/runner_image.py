@@ -15,7 +15,7 @@ man 5 elf, man 2 syscall
 from __future__ import annotations
 
 from ..errors import UnsupportedError
-from ..plan.step import ANY, Filter, Register, Row
+from ..plan.step import ANY, Filter, Passing, Register, Row
 from .syscall import MACHINE, number
 
 TYPE_CHECKING = False
@@ -129,6 +129,11 @@ def image(rows: list[Row], errors: int) -> bytes:
                 append(word)
                 data.append(piece)
                 at += len(piece)
+            elif kind is Passing:
+                append(_word(at))
+                piece = _message(argument, at)  # type: ignore[arg-type]
+                data.append(piece)
+                at += len(piece)
             else:
                 word = made.get(argument)
                 if word is None:
@@ -199,6 +204,15 @@ def _program(argument: Filter, at: int) -> tuple[bytes, bytes]:
     """A filter as bytes at the address `at`, and the address of its `sock_fprog` (length, pointer) as a word."""
     padded = argument + bytes(-len(argument) % 8)
     return padded + _word(len(argument) // 8) + _word(at), _word(at + len(padded))
+
+
+def _message(argument: Passing, at: int) -> bytes:
+    """A `struct msghdr` at the address `at`, with what it points at: the control message, the vector, the text."""
+    control, vector, text = at + 56, at + 56 + 24, at + 56 + 24 + 16
+    header = [bytes(16), _word(vector), _word(1), _word(control), _word(24), bytes(8)]
+    rights = [_word(16 + 4), *((number).to_bytes(4, "little") for number in (1, 1, argument.descriptor, 0))]
+    size = len(argument.message)
+    return b"".join([*header, *rights, _word(text), _word(size), argument.message, _ENDS[size & 7]])
 
 
 def _elf(size: int) -> bytes:

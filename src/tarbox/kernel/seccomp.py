@@ -40,7 +40,7 @@ def load(profile: str, capabilities: int, cache: str, keep: bool = True) -> tupl
     keep: False leaves the cache as it is. Raises
     UsageError for a file that can't be read and ConfigError for what is wrong in it.
     """
-    path = _DEFAULT_PROFILE if profile == DEFAULT else profile
+    path = path_of(profile)
     try:
         # Not to wait for a writer of a named pipe here; reading below waits for it, as it should.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -57,6 +57,11 @@ def load(profile: str, capabilities: int, cache: str, keep: bool = True) -> tupl
     if kept and keep:
         _keep(kept, program + flags.to_bytes(_FLAG_BYTES, "little"))
     return program, flags
+
+
+def path_of(profile: str) -> str:
+    """The file of a profile that is given as for `load`."""
+    return _DEFAULT_PROFILE if profile == DEFAULT else profile
 
 
 def _kept_name(status: os.stat_result, capabilities: int, cache: str) -> str:

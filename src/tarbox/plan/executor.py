@@ -57,11 +57,12 @@ class Execution:
 
     slots: what is open already. observe: is told ("step" or "handover", index, process) before each; what it raises is
     that step's error. meanwhile: what the parent may as well do while the runner is busy. After `start()`, `pid` is the
-    container's first process. results: the slots that stay open for the caller then; what else the steps opened is
+    container's first process. receive: gets a descriptor that the runner sends while it works, to keep or to close.
+    results: the slots that stay open for the caller then; what else the steps opened is
     closed, and all of it when `start()` raises.
     """
 
-    __slots__ = ("machinery", "meanwhile", "observe", "pid", "plan", "results", "slots")
+    __slots__ = ("machinery", "meanwhile", "observe", "pid", "plan", "receive", "results", "slots")
 
     def __init__(
         self,
@@ -71,9 +72,11 @@ class Execution:
         observe: Observer | None = None,
         meanwhile: Callable[[], None] | None = None,
         results: tuple[str, ...] = ("pidfd", "console", "tree"),
+        receive: Callable[[int], None] = os.close,
     ) -> None:
         self.plan = plan
         self.meanwhile = meanwhile
+        self.receive = receive
         self.results = results
         self.slots = slots
         self.machinery = machinery
@@ -142,8 +145,14 @@ class Execution:
     def _await_program(self, channel: Channel, counts: list[int], first: int) -> None:
         """Wait until the program runs: the channel's other end closes by `execve`, or a report comes."""
         ready = False
-        while (message := channel.receive()[0]) == KNOCK:
-            ready = True
+        while True:
+            message, descriptors = channel.receive()
+            for descriptor in descriptors:
+                self.receive(descriptor)
+            if message == KNOCK:
+                ready = True
+            elif not descriptors:
+                break
         if failed := self.machinery.report(message):
             row, errno = failed
             for step, count in zip(self.plan.steps[first:], counts, strict=True):

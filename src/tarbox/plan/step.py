@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..errors import TarboxError
 
-    Value: TypeAlias = int | bytes | "Register"
+    Value: TypeAlias = int | bytes | "Register" | "Passing"
 
 PARENT, RUNNER = "parent", "runner"
 
@@ -33,6 +33,19 @@ class Filter(bytes):
     """A seccomp program, 8 bytes an instruction. In a `Row` it stands for the address of its `sock_fprog`."""
 
     __slots__ = ()
+
+
+class Passing:
+    """In a `Row` of sendmsg it stands for the address of a message that hands over an open descriptor (SCM_RIGHTS).
+
+    message: what it says beside, at least one byte. descriptor: its number in the runner.
+    """
+
+    __slots__ = ("descriptor", "message")
+
+    def __init__(self, message: bytes, descriptor: int) -> None:
+        self.message = message
+        self.descriptor = descriptor
 
 
 class Register:
@@ -67,7 +80,7 @@ class Row:
 
     name: the call's; "init" stands for no call but for what `runner-x86_64.S` does there: a child goes on with the next
     row, and the process itself stays as its init. arguments: numbers, registers, bytes whose address is passed (the
-    runner adds the ending zero), or a `Filter`.
+    runner adds the ending zero), a `Filter` or a `Passing`.
     shown: how people read it, e.g. `prctl(PR_SET_NO_NEW_PRIVS, 1)`.
     store: the register, from 2 on, that keeps what the call returns; 0 for none. skip: how many rows are passed over
     when it succeeds. on: at most two pairs (errno or `ANY`, how many rows are passed over): the runner then goes on

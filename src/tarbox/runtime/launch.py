@@ -51,6 +51,7 @@ def table(steps: Sequence[Step], slots: Slots, errors: int) -> Table:
     counts: list[int] = []
     knocked = closed = False
     knock = Row("write", (errors, KNOCK, len(KNOCK)), "write(parent)")
+    slots.found["errors"] = errors
     for step in steps:
         made = step.rows(slots)
         if isinstance(step, DeathSignal):  # a parent that died before it was set sends none; then this row fails

@@ -60,12 +60,13 @@ class Beside:
     --group-add. filter: (name of the profile, its program, flags of seccomp(2)), or None. interactive: the caller's
     input is passed on. init: an init of ours is process 1. ignored: signals that this process ignores. held: the
     capabilities in this process's bounding set. cgroups: the backend, and v1: where it has hierarchies of version 1.
-    given: slots that are filled before the first step. privileged: the caller may mount, make nodes and so on himself.
+    given: slots that are filled before the first step. learn: every system call is told to this process; a number that
+    nobody can guess, 0 for not. privileged: the caller may mount, make nodes and so on himself.
     """
 
     __slots__ = (
-        "cgroups", "extra_groups", "filter", "given", "held", "ignored", "init", "interactive", "privileged", "steps",
-        "user", "v1",
+        "cgroups", "extra_groups", "filter", "given", "held", "ignored", "init", "interactive", "learn", "privileged",
+        "steps", "user", "v1",
     )  # fmt: skip
 
     def __init__(self, cgroups: Backend, v1: Mapping[str, str]) -> None:
@@ -76,6 +77,7 @@ class Beside:
         self.extra_groups: tuple[str, ...] = ()
         self.filter: tuple[str, bytes, int] | None = None
         self.interactive = False
+        self.learn = 0
         self.init = False
         self.ignored: tuple[int, ...] = ()
         self.held = WHOLE
@@ -315,6 +317,10 @@ def _tail(process: Process, beside: Beside) -> list[Step]:
     ambient = mask(sets.get("ambient") or ())
     no_new = process.get("noNewPrivileges", False)
     filters: list[Step] = [LoadSeccomp(*beside.filter)] if beside.filter else []
+    if beside.learn:
+        from ..kernel.seccomp_notify import LoadNotifier
+
+        filters = [LoadNotifier(*(beside.filter or ("unconfined", b"", 0)), beside.learn)]
     steps: list[Step] = [DefaultSignals(beside.ignored), NewKeyring(), *_limits(process)]
     if no_new:
         steps.append(NoNewPrivileges())
