@@ -11,13 +11,13 @@ man 2 faccessat2, man 7 path_resolution
 
 from __future__ import annotations
 
-import os
 from errno import EACCES, ENOENT
 
 from ..errors import KernelError
 from ..kernel.capabilities import mask
 from ..kernel.paths import open_in
 from ..kernel.syscall import buffer, syscall
+from ..unistd import os
 
 _HERE = -1  # in the place of an argument: the working directory
 _LONGEST = 4096

@@ -10,9 +10,9 @@ for no others; so a rule for certain arguments stays one.
 from __future__ import annotations
 
 import fcntl
-import os
 
 from ..errors import StorageError, UsageError
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ which both say so are kept.
 
 from __future__ import annotations
 
-import os
 from errno import ENOSYS
 
 from ..errors import KernelError, TarboxError
@@ -22,6 +21,7 @@ from ..kernel.seccomp_compiler import compile_profile
 from ..kernel.seccomp_program import decode, verdict
 from ..kernel.syscall import MACHINE, syscall
 from ..kernel.system_calls import numbers
+from ..unistd import os
 from . import learned_profile as profiles
 from .capability_calls import CapabilityCalls
 from .config import seccomp_of

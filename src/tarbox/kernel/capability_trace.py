@@ -13,9 +13,9 @@ man 2 perf_event_open, man 5 tracefs
 
 from __future__ import annotations
 
-import os
 from fcntl import ioctl
 
+from ..unistd import os
 from .syscall import syscall
 
 TYPE_CHECKING = False
