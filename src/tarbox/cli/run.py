@@ -137,6 +137,13 @@ OPTIONS = (
         _PROCESS,
         _reader("signal"),
     ),
+    Option(
+        ("sig-proxy",),
+        "",
+        "Hand signals on to the command, as is the default; with =false ^C and others end this command at once, and the"
+        " container with it",
+        _PROCESS,
+    ),
     Option(("timeout",), "TIME", "End the container after this time, e.g. 90s or 1h30m", _PROCESS, _reader("duration")),
     Option(
         ("attach", "a"),
@@ -422,8 +429,7 @@ _MISSING = {
     "health-start-interval": "",
     "no-healthcheck": "there are no health checks to turn off",
     "runtime": "tarbox is its own runtime",
-    "detach-keys": "",
-    "sig-proxy": "signals are always handed on",
+    "detach-keys": "a container ends with its command; no key leaves it running, and ctrl-p reaches it as well",
     "stop-timeout": "nothing stops a container from outside; --timeout TIME ends one that runs too long",
     "storage-opt": "--root-tmpfs SIZE limits what can be written",
 }
@@ -505,7 +511,7 @@ _SAME_NAME = (
     "memory-swappiness", "kernel-memory", "oom-kill-disable", "oom-score-adj", "cpu-quota", "cpu-period",
     "cpu-rt-runtime", "cpu-rt-period", "cpuset-mems", "blkio-weight", "blkio-weight-device", "device-read-bps",
     "device-write-bps", "device-read-iops", "device-write-iops", "hugetlb", "net-class", "cgroup-conf",
-    "cgroup-parent",
+    "cgroup-parent", "sig-proxy",
 )  # fmt: skip
 
 

@@ -158,6 +158,7 @@ class RunOptions:
         "rootfs",
         "seccomp",
         "shm_size",
+        "sig_proxy",
         "stop_signal",
         "sysctls",
         "timeout",
@@ -182,6 +183,7 @@ class RunOptions:
         self.interactive = False
         self.tty = False
         self.rm = False
+        self.sig_proxy = True  # signals are handed on to the container
         self.init = False
         self.read_only = False
         self.root_tmpfs = 0

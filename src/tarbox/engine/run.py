@@ -62,7 +62,7 @@ def run(options: RunOptions, root: str | None = None, observe: Observer | None =
     for folder in roots.journals:
         _warn([str(error) for error in sweep(folder, UNDO)])
     signals.leave_on_termination()
-    session = Session(options.interactive, options.tty, options.attach)
+    session = Session(options.interactive, options.tty, options.attach, options.sig_proxy)
     mask = signals.present_mask()
     try:
         container = prepare(options, roots, tuple(session.slots()))
