@@ -338,7 +338,8 @@ OPTIONS = (
     Option(
         ("security-opt",),
         "OPTION",
-        "seccomp=FILE, seccomp=unconfined, no-new-privileges, systempaths=unconfined",
+        "seccomp=FILE|unconfined, apparmor=PROFILE|unconfined, label=PART:VALUE|disable, no-new-privileges,"
+        " systempaths=unconfined",
         _RIGHTS,
         _reader("security"),
         True,
@@ -563,6 +564,10 @@ def _secure(options: RunOptions, chosen: list[tuple[str, str]]) -> None:
             options.no_new_privileges = value == "true"
         elif key == "systempaths":
             options.unmasked = True
+        elif key == "apparmor":
+            options.apparmor = value
+        elif key == "label":
+            options.selinux.append(value)
         elif key == "seccomp" and value == "builtin":
             options.seccomp = "default"
         elif key == "seccomp" and value == "unconfined":

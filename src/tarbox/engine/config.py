@@ -65,6 +65,10 @@ def config(options: RunOptions, image: ImageConfig, id: str, machine: Machine, r
         from .sysctls import add as add_settings
 
         add_settings(made, options.sysctls)
+    if options.apparmor or options.selinux or machine.apparmor:
+        from .security_labels import add as add_labels
+
+        add_labels(made, options, machine)
     if machine.edits or options.device_rules:
         from .device_config import add as add_devices
         from .device_edits import Edits

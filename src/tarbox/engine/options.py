@@ -93,6 +93,8 @@ class RunOptions:
     hugetlb: (size as the kernel writes it, bytes). cgroup_conf: (name of a control, its value).
     net_class: None is unset. cgroup_parent: the path of a group, "" for none.
     seccomp: "" for what goes with the rest, else "default", "unconfined" or the absolute path of a profile.
+    apparmor: "" for tarbox's own profile where AppArmor is on, else "unconfined" or a profile's name. selinux: parts of
+    a context, `type:container_t`, or "disable"; none sets no label.
     stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none" or "host".
     devices: by path or by CDI name (`devices.py`). device_rules: as the OCI has them. cdi_dirs: none for the usual.
     attach: which of stdin, stdout and stderr are the caller's; none for all. cidfile: the absolute path of a new file.
@@ -101,6 +103,7 @@ class RunOptions:
 
     __slots__ = (
         "annotations",
+        "apparmor",
         "attach",
         "blkio_weight",
         "blkio_weight_device",
@@ -157,6 +160,7 @@ class RunOptions:
         "root_tmpfs",
         "rootfs",
         "seccomp",
+        "selinux",
         "shm_size",
         "sig_proxy",
         "stop_signal",
@@ -222,6 +226,8 @@ class RunOptions:
         self.privileged = False
         self.no_new_privileges = False
         self.seccomp = ""
+        self.apparmor = ""
+        self.selinux: list[str] = []
         self.unmasked = False  # --security-opt systempaths=unconfined: all of /proc and /sys as the kernel shows it
         self.network = NONE
         self.stop_signal = 0

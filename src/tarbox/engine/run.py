@@ -124,6 +124,11 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
         from . import overlaid
 
         beside.steps += overlaid.steps(options, made, f"{roots.scratch}/{id}", machine.uid != 0)
+    warnings: list[str] = []
+    if "apparmorProfile" in made["process"]:
+        from .security_labels import load_default
+
+        beside.steps += load_default(made, options, roots.state, warnings, keep)
     beside.user = user_of(options, image)
     beside.extra_groups = tuple(options.group_add)
     if machine.edits and beside.privileged:
@@ -135,6 +140,7 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
     beside.held = machine.bounding
     beside.given = given
     container = Container(id, made, beside, plan(made, beside))
+    container.warnings += warnings
     if machine.edits:
         container.warnings += machine.edits.warnings
     return container

@@ -94,10 +94,16 @@ def plan(config: Config, beside: Beside) -> Plan:
     terminal = process.get("terminal", False)
     groups = _groups(linux, beside)
     files = [*_root(config, beside), *_files(config, beside, namespaces, groups)]
+    labels = _labels(process, beside.init)
+    if linux.get("mountLabel"):
+        from .security_labels import label_mounts
+
+        label_mounts([*files, *beside.steps], linux["mountLabel"])
     outside = [
         *(step for step in beside.steps if step.phase in ("image", "host")),
         *(step for step in groups if step.by == PARENT),
         *_user_namespace(linux, beside, namespaces),
+        *(step for step in labels if step.by == PARENT),
         FileMask(0, PARENT),
         *(step for step in files if step.by == PARENT),
         *(step for step in beside.steps if step.late),
@@ -119,7 +125,7 @@ def plan(config: Config, beside: Beside) -> Plan:
         *(_read_only(beside) if config["root"].get("readonly") else []),
         FileMask(_mask(process)),
         UseStreams(terminal),
-        *_tail(process, beside),
+        *_tail(process, beside, [step for step in labels if step.by == RUNNER]),
     ]
     born = tuple(name for name in _BORN_WITH if name in namespaces and (name != "user" or beside.privileged))
     return Plan([*outside, Spawn(born, any("cgroup" in step.gives() for step in groups)), *inside], beside.given)
@@ -303,8 +309,20 @@ def _limits(process: Process) -> list[Step]:
     return [Limit(it["type"].removeprefix("RLIMIT_").lower(), it["soft"], it["hard"]) for it in limits]
 
 
-def _tail(process: Process, beside: Beside) -> list[Step]:
+def _labels(process: Process, init: bool) -> list[Step]:
+    """The steps that have security modules label the program."""
+    if not (process.get("apparmorProfile") or process.get("selinuxLabel")):
+        return []
+    from .security_labels import steps
+
+    return steps(process, init)
+
+
+def _tail(process: Process, beside: Beside, labels: Sequence[Step] = ()) -> list[Step]:
     """What is done after Python has gone; every process that enters a container ends with these.
+
+    labels: the steps for those of security modules. They are asked for first, while nothing is given up and no filter
+    is in the way. With an init they come into force at once, and so after all that a profile needn't allow.
 
     A filter needs CAP_SYS_ADMIN unless the process has given up new privileges: with that it comes last and judges
     only the execve, without it it comes first and has to allow the rows after it, as in other runtimes.
@@ -315,14 +333,16 @@ def _tail(process: Process, beside: Beside) -> list[Step]:
     ambient = mask(sets.get("ambient") or ())
     no_new = process.get("noNewPrivileges", False)
     filters: list[Step] = [LoadSeccomp(*beside.filter)] if beside.filter else []
-    steps: list[Step] = [DefaultSignals(beside.ignored), NewKeyring(), *_limits(process)]
+    later = [labels[-1]] if labels and beside.init else []
+    steps: list[Step] = [*labels[: len(labels) - len(later)], DefaultSignals(beside.ignored), NewKeyring()]
+    steps += _limits(process)
     if no_new:
         steps.append(NoNewPrivileges())
     else:
         steps += filters
     steps += [BoundingSet(bounding, beside.held), _credentials(process, beside, sets != {})]
     steps.append(Capabilities(permitted, effective, inheritable, ambient, root_only=beside.user is not None))
-    steps += [DeathSignal(), CloseDescriptors()]
+    steps += [*later, DeathSignal(), CloseDescriptors()]
     if no_new:
         steps += filters
     arguments = process["args"]
