@@ -48,6 +48,12 @@ def _gpus(text: str) -> object:
     return gpus(text)
 
 
+def _systemd(text: str) -> str:
+    from ..engine.systemd_mode import mode
+
+    return mode(text)
+
+
 def _sysctl(text: str) -> tuple[str, str]:
     from ..engine.sysctls import sysctl
 
@@ -131,9 +137,17 @@ OPTIONS = (
     Option(("entrypoint",), "PROGRAM", "Replace the image's entrypoint; '' for none", _PROCESS),
     Option(("init",), "", "Put a small init before the command: it reaps and forwards signals", _PROCESS),
     Option(
+        ("systemd",),
+        "WHEN",
+        "Give an init the file systems, the control group and the signals it wants: true (the default, when the command"
+        " is an init such as /sbin/init), always or false",
+        _PROCESS,
+        _systemd,
+    ),
+    Option(
         ("stop-signal",),
         "SIGNAL",
-        "The signal that asks the command to end (default TERM)",
+        "The signal that asks the command to end (default TERM; RTMIN+3 for an init, see --systemd)",
         _PROCESS,
         _reader("signal"),
     ),
@@ -512,7 +526,7 @@ _SAME_NAME = (
     "memory-swappiness", "kernel-memory", "oom-kill-disable", "oom-score-adj", "cpu-quota", "cpu-period",
     "cpu-rt-runtime", "cpu-rt-period", "cpuset-mems", "blkio-weight", "blkio-weight-device", "device-read-bps",
     "device-write-bps", "device-read-iops", "device-write-iops", "hugetlb", "net-class", "cgroup-conf",
-    "cgroup-parent", "sig-proxy",
+    "cgroup-parent", "sig-proxy", "systemd",
 )  # fmt: skip
 
 

@@ -96,6 +96,7 @@ class RunOptions:
     apparmor: "" for tarbox's own profile where AppArmor is on, else "unconfined" or a profile's name. selinux: parts of
     a context, `type:container_t`, or "disable"; none sets no label.
     stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none" or "host".
+    systemd: "true" for what an init wants when the command is one, "always" or "false".
     devices: by path or by CDI name (`devices.py`). device_rules: as the OCI has them. cdi_dirs: none for the usual.
     attach: which of stdin, stdout and stderr are the caller's; none for all. cidfile: the absolute path of a new file.
     pull: "missing", "always" or "never". platform: an architecture in the OCI's words, "" for any that runs here.
@@ -165,6 +166,7 @@ class RunOptions:
         "sig_proxy",
         "stop_signal",
         "sysctls",
+        "systemd",
         "timeout",
         "tty",
         "ulimits",
@@ -231,6 +233,7 @@ class RunOptions:
         self.unmasked = False  # --security-opt systempaths=unconfined: all of /proc and /sys as the kernel shows it
         self.network = NONE
         self.stop_signal = 0
+        self.systemd = "true"
         self.timeout = 0.0
         self.devices: list[DeviceOption | CdiName] = []
         self.device_rules: list[DeviceRule] = []

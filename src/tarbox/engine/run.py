@@ -18,7 +18,7 @@ from ..plan.journal import Journal, sweep
 from ..plan.step import Slots
 from ..runtime import launch
 from ..runtime.planner import Beside, plan
-from .config import config, seccomp_of, user_of
+from .config import config, is_system, seccomp_of, user_of
 from .files import MakeFiles, MountFiles, render
 from .machine import read_machine
 from .roots import Roots
@@ -41,7 +41,7 @@ _SYS_ADMIN = 21  # CAP_SYS_ADMIN, man 7 capabilities
 class Container:
     """A container that is planned: everything that is known of it before anything is done."""
 
-    __slots__ = ("beside", "config", "id", "name", "plan", "warnings")
+    __slots__ = ("beside", "config", "id", "name", "plan", "stop_signal", "warnings")
 
     def __init__(self, id: str, made: Config, beside: Beside, planned: Plan) -> None:
         self.id = id
@@ -49,6 +49,7 @@ class Container:
         self.beside = beside
         self.plan = planned
         self.name = made["linux"]["cgroupsPath"].strip("/")
+        self.stop_signal = 0  # what ends its program in the place of SIGTERM; 0 where that is right
         self.warnings = beside.cgroups.warnings({**(made["linux"].get("resources") or {})})
 
 
@@ -129,6 +130,11 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
         from .security_labels import load_default
 
         beside.steps += load_default(made, options, roots.state, warnings, keep)
+    system = is_system(options, made["process"]["args"])
+    if system:
+        from . import systemd_mode
+
+        systemd_mode.prepare(made, options, beside, facts, id, warnings)
     beside.user = user_of(options, image)
     beside.extra_groups = tuple(options.group_add)
     if machine.edits and beside.privileged:
@@ -141,6 +147,8 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
     beside.given = given
     container = Container(id, made, beside, plan(made, beside))
     container.warnings += warnings
+    if system:
+        container.stop_signal = options.stop_signal or systemd_mode.HALT
     if machine.edits:
         container.warnings += machine.edits.warnings
     return container
@@ -170,6 +178,7 @@ def _carry_out(
             slots.take("pidfd"),
             slots.descriptors.pop("console", None),
             timeout=options.timeout or None,
+            stop_signal=container.stop_signal,
             freeze=lambda: backend.freeze(container.name),
             thaw=lambda: backend.thaw(container.name),
         )

@@ -65,7 +65,7 @@ class Session:
     __slots__ = (
         "_arrivals", "_attached", "_console", "_console_rests", "_descriptors", "_ended_by", "_ends", "_foreground",
         "_freeze", "_ignored", "_input", "_interactive", "_interrupts", "_kill_at", "_kill_reason", "_outputs",
-        "_pidfd", "_proxy", "_quiet_since", "_running", "_terminal", "_thaw",
+        "_pidfd", "_proxy", "_quiet_since", "_running", "_stop_signal", "_terminal", "_thaw",
     )  # fmt: skip
 
     def __init__(self, interactive: bool, terminal: bool, attached: Sequence[str] = (), proxy: bool = True) -> None:
@@ -75,7 +75,7 @@ class Session:
         self._terminal = terminal
         self._attached = tuple(attached) or ("stdout", "stderr")
         self._proxy = proxy
-        self._ended_by = 0
+        self._ended_by = self._stop_signal = 0
         self._foreground = Foreground(raw=interactive and terminal)
         self._descriptors: dict[str, int] = {}
         self._ends: list[int] = []  # the container's ends of our pipes, until it has them
@@ -106,16 +106,19 @@ class Session:
         console: int | None = None,
         *,
         timeout: float | None = None,
+        stop_signal: int = 0,
         freeze: Callable[[], None] | None = None,
         thaw: Callable[[], None] | None = None,
     ) -> int:
         """Serve the running container until it has ended, and return its exit code: 128+n when signal n ended it.
 
         pid, pidfd: its first process, a child of this one. console: the master of its terminal, closed here in the
-        end. timeout: seconds until it is killed. freeze, thaw: stop all of its processes, and let them go on; without
-        them only the first process stops with the command.
+        end. timeout: seconds until it is killed. stop_signal: what the container gets in the place of the signals that
+        end programs, to which an init gives other meanings; 0 for those themselves. freeze, thaw: stop all of its
+        processes, and let them go on; without them only the first process stops with the command.
         """
         self._pidfd = pidfd
+        self._stop_signal = stop_signal
         if freeze and thaw:
             self._freeze, self._thaw = freeze, thaw
         if timeout is not None:
@@ -329,7 +332,7 @@ class Session:
             self._send(SIGKILL)
 
     def _pass_on(self, number: int) -> None:
-        self._send(number)
+        self._send(self._stop_signal if self._stop_signal and number in _ENDING else number)
         if number == SIGINT:
             self._interrupts += 1
             if self._interrupts == _INTERRUPTS:

@@ -60,17 +60,19 @@ class Beside:
     --group-add. filter: (name of the profile, its program, flags of seccomp(2)), or None. interactive: the caller's
     input is passed on. init: an init of ours is process 1. ignored: signals that this process ignores. held: the
     capabilities in this process's bounding set. cgroups: the backend, and v1: where it has hierarchies of version 1.
+    delegated: "cgroup2" or "systemd" for the tree in which it manages a group by itself, "" for none.
     given: slots that are filled before the first step. privileged: the caller may mount, make nodes and so on himself.
     """
 
     __slots__ = (
-        "cgroups", "extra_groups", "filter", "given", "held", "ignored", "init", "interactive", "privileged", "steps",
-        "user", "v1",
+        "cgroups", "delegated", "extra_groups", "filter", "given", "held", "ignored", "init", "interactive",
+        "privileged", "steps", "user", "v1",
     )  # fmt: skip
 
     def __init__(self, cgroups: Backend, v1: Mapping[str, str]) -> None:
         self.cgroups = cgroups
         self.v1 = v1
+        self.delegated = ""
         self.steps: list[Step] = []
         self.user: str | None = None
         self.extra_groups: tuple[str, ...] = ()
@@ -262,7 +264,7 @@ def _cgroup_mounts(
 
     The others would show the host's own groups.
     """
-    if not beside.v1:
+    if not beside.v1 or beside.delegated == "cgroup2":
         return _filesystem("cgroup2", target, options.attributes, options.own)
     if "user" in namespaces or "cgroup" not in namespaces:
         return []  # version 1 mounted from a user namespace, or without a cgroup namespace, would show the host's
@@ -277,6 +279,8 @@ def _cgroup_mounts(
     for controllers in hierarchies.values():
         for name in controllers:
             steps += _filesystem("cgroup", f"{target}/{name}", options.attributes, tuple(controllers))
+    if beside.delegated:  # the one that it manages by itself, and so may write to
+        steps += _filesystem("cgroup", f"{target}/{beside.delegated}", plain, ("none", f"name={beside.delegated}"))
     return [*steps, ReadOnlyMount(target, target)] if "ro" in options.attributes else steps
 
 
