@@ -183,9 +183,11 @@ def test_every_option_reaches_the_engine(tmp_path: Path, monkeypatch: pytest.Mon
         "annotation": "a=1", "cidfile": "/a", "learn": "/a", "pull": "never", "platform": "arm64",
         "device": "/dev/fuse",
         "device-cgroup-rule": "c 1:3 r", "gpus": "all", "cdi-spec-dir": "/a", "sysctl": "net.ipv4.ip_forward=1",
+        "systemd": "always",
     }  # fmt: skip
     for option in run.OPTIONS:
         words = [option.dashed()] + ([samples[option.names[0]]] if option.metavar else [])
+        words = ["--sig-proxy=false"] if words == ["--sig-proxy"] else words  # the one that is on by itself
         found = run.run_options(run.parse(run.VERB, [*words, "host"]))
         assert found != RunOptions("host"), option.names
 

@@ -47,6 +47,12 @@ def _gpus(text: str) -> object:
     return gpus(text)
 
 
+def _systemd(text: str) -> str:
+    from ..engine.systemd_mode import mode
+
+    return mode(text)
+
+
 def _sysctl(text: str) -> tuple[str, str]:
     from ..engine.sysctls import sysctl
 
@@ -130,11 +136,26 @@ OPTIONS = (
     Option(("entrypoint",), "PROGRAM", "Replace the image's entrypoint; '' for none", _PROCESS),
     Option(("init",), "", "Put a small init before the command: it reaps and forwards signals", _PROCESS),
     Option(
+        ("systemd",),
+        "WHEN",
+        "Give an init the file systems, the control group and the signals it wants: true (the default, when the command"
+        " is an init such as /sbin/init), always or false",
+        _PROCESS,
+        _systemd,
+    ),
+    Option(
         ("stop-signal",),
         "SIGNAL",
-        "The signal that asks the command to end (default TERM)",
+        "The signal that asks the command to end (default TERM; RTMIN+3 for an init, see --systemd)",
         _PROCESS,
         _reader("signal"),
+    ),
+    Option(
+        ("sig-proxy",),
+        "",
+        "Hand signals on to the command, as is the default; with =false ^C and others end this command at once, and the"
+        " container with it",
+        _PROCESS,
     ),
     Option(("timeout",), "TIME", "End the container after this time, e.g. 90s or 1h30m", _PROCESS, _reader("duration")),
     Option(
@@ -330,7 +351,8 @@ OPTIONS = (
     Option(
         ("security-opt",),
         "OPTION",
-        "seccomp=FILE, seccomp=unconfined, no-new-privileges, systempaths=unconfined",
+        "seccomp=FILE|unconfined, apparmor=PROFILE|unconfined, label=PART:VALUE|disable, no-new-privileges,"
+        " systempaths=unconfined",
         _RIGHTS,
         _reader("security"),
         True,
@@ -428,8 +450,7 @@ _MISSING = {
     "health-start-interval": "",
     "no-healthcheck": "there are no health checks to turn off",
     "runtime": "tarbox is its own runtime",
-    "detach-keys": "",
-    "sig-proxy": "signals are always handed on",
+    "detach-keys": "a container ends with its command; no key leaves it running, and ctrl-p reaches it as well",
     "stop-timeout": "nothing stops a container from outside; --timeout TIME ends one that runs too long",
     "storage-opt": "--root-tmpfs SIZE limits what can be written",
 }
@@ -511,7 +532,7 @@ _SAME_NAME = (
     "memory-swappiness", "kernel-memory", "oom-kill-disable", "oom-score-adj", "cpu-quota", "cpu-period",
     "cpu-rt-runtime", "cpu-rt-period", "cpuset-mems", "blkio-weight", "blkio-weight-device", "device-read-bps",
     "device-write-bps", "device-read-iops", "device-write-iops", "hugetlb", "net-class", "cgroup-conf",
-    "cgroup-parent", "learn",
+    "cgroup-parent", "learn", "sig-proxy", "systemd",
 )  # fmt: skip
 
 
@@ -563,6 +584,10 @@ def _secure(options: RunOptions, chosen: list[tuple[str, str]]) -> None:
             options.no_new_privileges = value == "true"
         elif key == "systempaths":
             options.unmasked = True
+        elif key == "apparmor":
+            options.apparmor = value
+        elif key == "label":
+            options.selinux.append(value)
         elif key == "seccomp" and value == "builtin":
             options.seccomp = "default"
         elif key == "seccomp" and value == "unconfined":

@@ -54,6 +54,10 @@ def config(options: RunOptions, image: ImageConfig, id: str, machine: Machine, r
     if options.labels or options.annotations:
         # Containers aren't kept, so that there is no other place for a label yet.
         made["annotations"] = {**options.labels, **options.annotations}
+    if is_system(options, made["process"]["args"]):
+        from .systemd_mode import add as add_system
+
+        add_system(made, options, id)
     if any(mount.idmap is not None for mount in options.mounts):
         from .idmap import add as add_mapping
 
@@ -65,6 +69,10 @@ def config(options: RunOptions, image: ImageConfig, id: str, machine: Machine, r
         from .sysctls import add as add_settings
 
         add_settings(made, options.sysctls)
+    if options.apparmor or options.selinux or machine.apparmor:
+        from .security_labels import add as add_labels
+
+        add_labels(made, options, machine)
     if machine.edits or options.device_rules:
         from .device_config import add as add_devices
         from .device_edits import Edits
@@ -82,6 +90,15 @@ def user_of(options: RunOptions, image: ImageConfig) -> str:
 def seccomp_of(options: RunOptions) -> str:
     """The filter of system calls: "default", "unconfined" or the path of a profile; --privileged has none by itself."""
     return options.seccomp or ("unconfined" if options.privileged else "default")
+
+
+def is_system(options: RunOptions, arguments: list[str]) -> bool:
+    """Whether the container runs an init that gets what it wants (`systemd_mode.py`)."""
+    if options.systemd == "false" or (options.systemd == "true" and not arguments[0].endswith(("/init", "systemd"))):
+        return False
+    from .systemd_mode import wanted
+
+    return wanted(options, arguments)
 
 
 def check(options: RunOptions, machine: Machine) -> None:

@@ -54,10 +54,12 @@ def _read(path: str) -> str:
 class MakeFiles(Step):
     """Write small files into a file system in memory that only the container will have, and find their places in /etc.
 
-    files: their texts by name.
+    files: their texts by name. options: of the file system.
     """
 
-    __slots__ = ("files",)
+    __slots__ = ("files", "options")
+
+    kind = "tmpfs"
 
     phase = "filesystem"
     why = "the container's own host name has to be found under its own name; the image can't know it"
@@ -66,6 +68,7 @@ class MakeFiles(Step):
     def __init__(self, files: dict[str, str]) -> None:
         super().__init__(PARENT)
         self.files = files
+        self.options: tuple[str, ...] = _OPTIONS
 
     def takes(self) -> tuple[str, ...]:
         return ("tree",)
@@ -74,7 +77,7 @@ class MakeFiles(Step):
         return ("files", *(f"place /etc/{name}" for name in self.files))
 
     def apply(self, slots: Slots) -> None:
-        memory = mounts.new_filesystem("tmpfs", _OPTIONS, _ATTRIBUTES)
+        memory = mounts.new_filesystem("tmpfs", self.options, _ATTRIBUTES)
         slots.give("files", memory)
         tree = tree_of(slots)
         for name, text in self.files.items():
@@ -96,13 +99,13 @@ class MakeFiles(Step):
             refuse_proc(tree, place, target)
 
     def call(self) -> str:
-        made = f'fsmount("tmpfs", "{",".join((*_ATTRIBUTES, *_OPTIONS))}")'
+        made = f'fsmount("tmpfs", "{",".join((*_ATTRIBUTES, *self.options))}")'
         return "; ".join([made, *(f'write("{name}"), openat2(ROOT, "/etc/{name}")' for name in self.files)])
 
     def shell(self) -> str:
         from ..plan.shell import quote
 
-        steps = [f"mount -t tmpfs -o {','.join((*_ATTRIBUTES, *_OPTIONS))} tmpfs $FILES"]
+        steps = [f"mount -t tmpfs -o {','.join((*_ATTRIBUTES, *self.options))} tmpfs $FILES"]
         return "; ".join([*steps, *(f"printf %s {quote(text)} > $FILES/{name}" for name, text in self.files.items())])
 
 

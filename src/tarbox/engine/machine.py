@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..spec.runtime import Device
     from .device_edits import Edits
 
+_APPARMOR = "/sys/module/apparmor"
 _THERMAL = "/sys/devices/system/cpu/cpu%d/thermal_throttle"
 
 
@@ -25,9 +26,12 @@ class Machine:
     of the caller; with a uid other than 0 the container gets a user namespace.
     thermal_paths: files of /sys that tell of the host's temperature.
     devices: the nodes of the host's /dev, for --privileged. edits: what the devices that were asked for add.
+    apparmor: the profile that confines this process, "unconfined" for none, "" where AppArmor is off.
     """
 
-    __slots__ = ("bounding", "capabilities", "cpus", "devices", "edits", "gid", "hostname", "thermal_paths", "uid")
+    __slots__ = (
+        "apparmor", "bounding", "capabilities", "cpus", "devices", "edits", "gid", "hostname", "thermal_paths", "uid",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -40,7 +44,9 @@ class Machine:
         devices: tuple[Device, ...] = (),
         bounding: int = 2**64 - 1,
         edits: Edits | None = None,
+        apparmor: str = "",
     ) -> None:
+        self.apparmor = apparmor
         self.bounding = bounding
         self.hostname = hostname
         self.cpus = cpus
@@ -69,7 +75,16 @@ def read_machine(devices: bool = False) -> Machine:
         gid=os.getegid(),
         thermal_paths=thermal,
         devices=host_devices() if devices and uid == 0 else (),
+        apparmor=_apparmor(),
     )
+
+
+def _apparmor() -> str:
+    if not os.path.exists(_APPARMOR):  # on or off, without loading what knows more of it
+        return ""
+    from ..kernel.apparmor import own_label
+
+    return own_label()
 
 
 def _capabilities(uid: int) -> tuple[int, int]:

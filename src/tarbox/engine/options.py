@@ -93,7 +93,10 @@ class RunOptions:
     hugetlb: (size as the kernel writes it, bytes). cgroup_conf: (name of a control, its value).
     net_class: None is unset. cgroup_parent: the path of a group, "" for none.
     seccomp: "" for what goes with the rest, else "default", "unconfined" or the absolute path of a profile.
+    apparmor: "" for tarbox's own profile where AppArmor is on, else "unconfined" or a profile's name. selinux: parts of
+    a context, `type:container_t`, or "disable"; none sets no label.
     stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none" or "host".
+    systemd: "true" for what an init wants when the command is one, "always" or "false".
     devices: by path or by CDI name (`devices.py`). device_rules: as the OCI has them. cdi_dirs: none for the usual.
     attach: which of stdin, stdout and stderr are the caller's; none for all. cidfile: the absolute path of a new file.
     pull: "missing", "always" or "never". platform: an architecture in the OCI's words, "" for any that runs here.
@@ -101,6 +104,7 @@ class RunOptions:
 
     __slots__ = (
         "annotations",
+        "apparmor",
         "attach",
         "blkio_weight",
         "blkio_weight_device",
@@ -158,9 +162,12 @@ class RunOptions:
         "root_tmpfs",
         "rootfs",
         "seccomp",
+        "selinux",
         "shm_size",
+        "sig_proxy",
         "stop_signal",
         "sysctls",
+        "systemd",
         "timeout",
         "tty",
         "ulimits",
@@ -183,6 +190,7 @@ class RunOptions:
         self.interactive = False
         self.tty = False
         self.rm = False
+        self.sig_proxy = True  # signals are handed on to the container
         self.init = False
         self.read_only = False
         self.root_tmpfs = 0
@@ -222,9 +230,12 @@ class RunOptions:
         self.no_new_privileges = False
         self.seccomp = ""
         self.learn = ""
+        self.apparmor = ""
+        self.selinux: list[str] = []
         self.unmasked = False  # --security-opt systempaths=unconfined: all of /proc and /sys as the kernel shows it
         self.network = NONE
         self.stop_signal = 0
+        self.systemd = "true"
         self.timeout = 0.0
         self.devices: list[DeviceOption | CdiName] = []
         self.device_rules: list[DeviceRule] = []

@@ -17,7 +17,7 @@ from ..plan.step import Slots
 from ..runtime import launch
 from ..runtime.planner import Beside, plan
 from ..unistd import os
-from .config import config, seccomp_of, user_of
+from .config import config, is_system, seccomp_of, user_of
 from .files import MakeFiles, MountFiles, render
 from .machine import read_machine
 from .roots import Roots
@@ -41,7 +41,7 @@ _SYS_ADMIN = 21  # CAP_SYS_ADMIN, man 7 capabilities
 class Container:
     """A container that is planned: everything that is known of it before anything is done."""
 
-    __slots__ = ("beside", "config", "id", "learning", "name", "plan", "warnings")
+    __slots__ = ("beside", "config", "id", "learning", "name", "plan", "stop_signal", "warnings")
 
     def __init__(self, id: str, made: Config, beside: Beside, planned: Plan) -> None:
         self.id = id
@@ -50,6 +50,7 @@ class Container:
         self.plan = planned
         self.learning: Learning | None = None
         self.name = made["linux"]["cgroupsPath"].strip("/")
+        self.stop_signal = 0  # what ends its program in the place of SIGTERM; 0 where that is right
         self.warnings = beside.cgroups.warnings({**(made["linux"].get("resources") or {})})
 
 
@@ -63,7 +64,7 @@ def run(options: RunOptions, root: str | None = None, observe: Observer | None =
     for folder in roots.journals:
         _warn([str(error) for error in sweep(folder, UNDO)])
     signals.leave_on_termination()
-    session = Session(options.interactive, options.tty, options.attach)
+    session = Session(options.interactive, options.tty, options.attach, options.sig_proxy)
     mask = signals.present_mask()
     try:
         container = prepare(options, roots, tuple(session.slots()))
@@ -125,6 +126,16 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
         from . import overlaid
 
         beside.steps += overlaid.steps(options, made, f"{roots.scratch}/{id}", machine.uid != 0)
+    warnings: list[str] = []
+    if "apparmorProfile" in made["process"]:
+        from .security_labels import load_default
+
+        beside.steps += load_default(made, options, roots.state, warnings, keep)
+    system = is_system(options, made["process"]["args"])
+    if system:
+        from . import systemd_mode
+
+        systemd_mode.prepare(made, options, beside, facts, id, warnings)
     beside.user = user_of(options, image)
     beside.extra_groups = tuple(options.group_add)
     if machine.edits and beside.privileged:
@@ -143,6 +154,9 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
         beside.learn = learning.secret if learning else 1
     container = Container(id, made, beside, plan(made, beside))
     container.learning = learning
+    container.warnings += warnings
+    if system:
+        container.stop_signal = options.stop_signal or systemd_mode.HALT
     if machine.edits:
         container.warnings += machine.edits.warnings
     return container
@@ -175,6 +189,7 @@ def _carry_out(
             slots.take("pidfd"),
             slots.descriptors.pop("console", None),
             timeout=options.timeout or None,
+            stop_signal=container.stop_signal,
             freeze=lambda: backend.freeze(container.name),
             thaw=lambda: backend.thaw(container.name),
         )

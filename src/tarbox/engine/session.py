@@ -58,21 +58,24 @@ class Session:
 
     interactive: pass the caller's standard input on. terminal: the container has a terminal of its own. Raises
     UsageError when both are asked for and the caller's input isn't a terminal. attached: which of "stdin", "stdout"
-    and "stderr" are the caller's, none for all; what is written to another is thrown away.
+    and "stderr" are the caller's, none for all; what is written to another is thrown away. proxy: hand signals on to
+    the container; without it one that ends programs ends this one, and the container is killed.
     """
 
     __slots__ = (
-        "_arrivals", "_attached", "_console", "_console_rests", "_descriptors", "_ends", "_foreground", "_freeze",
-        "_ignored", "_input", "_interactive", "_interrupts", "_kill_at", "_kill_reason", "_outputs", "_pidfd",
-        "_quiet_since", "_running", "_terminal", "_thaw",
+        "_arrivals", "_attached", "_console", "_console_rests", "_descriptors", "_ended_by", "_ends", "_foreground",
+        "_freeze", "_ignored", "_input", "_interactive", "_interrupts", "_kill_at", "_kill_reason", "_outputs",
+        "_pidfd", "_proxy", "_quiet_since", "_running", "_stop_signal", "_terminal", "_thaw",
     )  # fmt: skip
 
-    def __init__(self, interactive: bool, terminal: bool, attached: Sequence[str] = ()) -> None:
+    def __init__(self, interactive: bool, terminal: bool, attached: Sequence[str] = (), proxy: bool = True) -> None:
         if interactive and terminal and not os.isatty(0):
             raise UsageError("the input device is not a TTY", "without -t the input may be a pipe or a file")
         self._interactive = interactive
         self._terminal = terminal
         self._attached = tuple(attached) or ("stdout", "stderr")
+        self._proxy = proxy
+        self._ended_by = self._stop_signal = 0
         self._foreground = Foreground(raw=interactive and terminal)
         self._descriptors: dict[str, int] = {}
         self._ends: list[int] = []  # the container's ends of our pipes, until it has them
@@ -103,16 +106,19 @@ class Session:
         console: int | None = None,
         *,
         timeout: float | None = None,
+        stop_signal: int = 0,
         freeze: Callable[[], None] | None = None,
         thaw: Callable[[], None] | None = None,
     ) -> int:
         """Serve the running container until it has ended, and return its exit code: 128+n when signal n ended it.
 
         pid, pidfd: its first process, a child of this one. console: the master of its terminal, closed here in the
-        end. timeout: seconds until it is killed. freeze, thaw: stop all of its processes, and let them go on; without
-        them only the first process stops with the command.
+        end. timeout: seconds until it is killed. stop_signal: what the container gets in the place of the signals that
+        end programs, to which an init gives other meanings; 0 for those themselves. freeze, thaw: stop all of its
+        processes, and let them go on; without them only the first process stops with the command.
         """
         self._pidfd = pidfd
+        self._stop_signal = stop_signal
         if freeze and thaw:
             self._freeze, self._thaw = freeze, thaw
         if timeout is not None:
@@ -193,6 +199,8 @@ class Session:
             if self._running and self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._kill(self._kill_reason)
                 self._kill_at = None
+        if self._ended_by:
+            return 128 + self._ended_by
         return code if code >= 0 else 128 - code
 
     def _has_output(self) -> bool:
@@ -317,11 +325,14 @@ class Session:
         elif not self._running:
             if number in _ENDING:  # the user doesn't want to see the rest
                 self._end_outputs()
-        else:
+        elif self._proxy:
             self._pass_on(number)
+        else:
+            self._ended_by = number
+            self._send(SIGKILL)
 
     def _pass_on(self, number: int) -> None:
-        self._send(number)
+        self._send(self._stop_signal if self._stop_signal and number in _ENDING else number)
         if number == SIGINT:
             self._interrupts += 1
             if self._interrupts == _INTERRUPTS:

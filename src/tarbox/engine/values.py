@@ -264,8 +264,8 @@ def network(text: str) -> str:
 
 
 def security(text: str) -> tuple[str, str]:
-    """One --security-opt as (key, value): ("seccomp", FILE|unconfined|builtin), ("no-new-privileges", true|false) or
-    ("systempaths", "unconfined"); ("", "") for one that asks for what is so anyway."""
+    """One --security-opt as (key, value): ("seccomp", FILE|unconfined|builtin), ("no-new-privileges", true|false),
+    ("systempaths", "unconfined"), or what `security_labels.option` makes of "apparmor" and "label"."""
     separator = min((text.find(mark) for mark in "=:" if mark in text), default=len(text))
     key, value = text[:separator], text[separator + 1 :]
     if key == "no-new-privileges":
@@ -274,15 +274,14 @@ def security(text: str) -> tuple[str, str]:
         return key, value
     if key == "systempaths" and value == "unconfined":
         return key, value
-    if (key, value) in (("apparmor", "unconfined"), ("label", "disable")):
-        return "", ""  # no profile and no label are set as it is
     if key in ("apparmor", "label"):
-        system = "AppArmor profiles" if key == "apparmor" else "SELinux labels"
-        off = "apparmor=unconfined" if key == "apparmor" else "label=disable"
-        raise UsageError(f"this version of tarbox sets no {system}", f"only {off} is accepted")
+        from .security_labels import option
+
+        return key, option(key, value)
     raise UsageError(
         f"{shorten(text)!r} is not a security option",
-        "seccomp=FILE, seccomp=unconfined, no-new-privileges or systempaths=unconfined",
+        "seccomp=FILE|unconfined, apparmor=PROFILE|unconfined, label=PART:VALUE|disable, no-new-privileges or"
+        " systempaths=unconfined",
     )
 
 

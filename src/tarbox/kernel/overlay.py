@@ -121,7 +121,11 @@ class OpenOverlay(Step):
                 self._set(context, "upperdir", self.upper, opened)
                 self._set(context, "workdir", self.work, opened)
             for option in self.options:
-                syscall("fsconfig", context, 0, option.encode(), None, 0)
+                name, equals, value = option.partition("=")
+                if equals:
+                    syscall("fsconfig", context, 1, name.encode(), value.encode(), 0)
+                else:
+                    syscall("fsconfig", context, 0, name.encode(), None, 0)
             syscall("fsconfig", context, 6, None, None, 0)
             return syscall("fsmount", context, 1, 0)
         except KernelError as error:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 PROC = 0x9FA0  # the file system type of procfs, as statfs(2) tells it
@@ -69,6 +70,15 @@ def opening(top: int | Register, path: str, register: int, flags: int = 0, on: t
     """
     how = how_to_open(flags | os.O_PATH | os.O_CLOEXEC)
     return Row("openat2", (top, os.fsencode(path) or b".", how, len(how)), store=register, on=on)
+
+
+def opening_own(top: int | Register, path: str, register: int, flags: int) -> Row:
+    """The row by which the runner opens `path` on the very file system whose top directory is `top`, or fails.
+
+    Nothing that is mounted over a part of the path is entered, and no link leads elsewhere.
+    """
+    how = how_to_open(flags | os.O_CLOEXEC, 0, RESOLVE_BENEATH | RESOLVE_NO_XDEV | RESOLVE_NO_MAGICLINKS)
+    return Row("openat2", (top, os.fsencode(path), how, len(how)), store=register)
 
 
 def make_directories(root: int, path: str, mode: int = 0o755) -> int:

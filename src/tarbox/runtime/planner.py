@@ -60,18 +60,20 @@ class Beside:
     --group-add. filter: (name of the profile, its program, flags of seccomp(2)), or None. interactive: the caller's
     input is passed on. init: an init of ours is process 1. ignored: signals that this process ignores. held: the
     capabilities in this process's bounding set. cgroups: the backend, and v1: where it has hierarchies of version 1.
+    delegated: "cgroup2" or "systemd" for the tree in which it manages a group by itself, "" for none.
     given: slots that are filled before the first step. learn: every system call is told to this process; a number that
     nobody can guess, 0 for not. privileged: the caller may mount, make nodes and so on himself.
     """
 
     __slots__ = (
-        "cgroups", "extra_groups", "filter", "given", "held", "ignored", "init", "interactive", "learn", "privileged",
-        "steps", "user", "v1",
+        "cgroups", "delegated", "extra_groups", "filter", "given", "held", "ignored", "init", "interactive", "learn",
+        "privileged", "steps", "user", "v1",
     )  # fmt: skip
 
     def __init__(self, cgroups: Backend, v1: Mapping[str, str]) -> None:
         self.cgroups = cgroups
         self.v1 = v1
+        self.delegated = ""
         self.steps: list[Step] = []
         self.user: str | None = None
         self.extra_groups: tuple[str, ...] = ()
@@ -96,10 +98,16 @@ def plan(config: Config, beside: Beside) -> Plan:
     terminal = process.get("terminal", False)
     groups = _groups(linux, beside)
     files = [*_root(config, beside), *_files(config, beside, namespaces, groups)]
+    labels = _labels(process, beside.init)
+    if linux.get("mountLabel"):
+        from .security_labels import label_mounts
+
+        label_mounts([*files, *beside.steps], linux["mountLabel"])
     outside = [
         *(step for step in beside.steps if step.phase in ("image", "host")),
         *(step for step in groups if step.by == PARENT),
         *_user_namespace(linux, beside, namespaces),
+        *(step for step in labels if step.by == PARENT),
         FileMask(0, PARENT),
         *(step for step in files if step.by == PARENT),
         *(step for step in beside.steps if step.late),
@@ -121,7 +129,7 @@ def plan(config: Config, beside: Beside) -> Plan:
         *(_read_only(beside) if config["root"].get("readonly") else []),
         FileMask(_mask(process)),
         UseStreams(terminal),
-        *_tail(process, beside),
+        *_tail(process, beside, [step for step in labels if step.by == RUNNER]),
     ]
     born = tuple(name for name in _BORN_WITH if name in namespaces and (name != "user" or beside.privileged))
     return Plan([*outside, Spawn(born, any("cgroup" in step.gives() for step in groups)), *inside], beside.given)
@@ -258,7 +266,7 @@ def _cgroup_mounts(
 
     The others would show the host's own groups.
     """
-    if not beside.v1:
+    if not beside.v1 or beside.delegated == "cgroup2":
         return _filesystem("cgroup2", target, options.attributes, options.own)
     if "user" in namespaces or "cgroup" not in namespaces:
         return []  # version 1 mounted from a user namespace, or without a cgroup namespace, would show the host's
@@ -273,6 +281,8 @@ def _cgroup_mounts(
     for controllers in hierarchies.values():
         for name in controllers:
             steps += _filesystem("cgroup", f"{target}/{name}", options.attributes, tuple(controllers))
+    if beside.delegated:  # the one that it manages by itself, and so may write to
+        steps += _filesystem("cgroup", f"{target}/{beside.delegated}", plain, ("none", f"name={beside.delegated}"))
     return [*steps, ReadOnlyMount(target, target)] if "ro" in options.attributes else steps
 
 
@@ -305,8 +315,20 @@ def _limits(process: Process) -> list[Step]:
     return [Limit(it["type"].removeprefix("RLIMIT_").lower(), it["soft"], it["hard"]) for it in limits]
 
 
-def _tail(process: Process, beside: Beside) -> list[Step]:
+def _labels(process: Process, init: bool) -> list[Step]:
+    """The steps that have security modules label the program."""
+    if not (process.get("apparmorProfile") or process.get("selinuxLabel")):
+        return []
+    from .security_labels import steps
+
+    return steps(process, init)
+
+
+def _tail(process: Process, beside: Beside, labels: Sequence[Step] = ()) -> list[Step]:
     """What is done after Python has gone; every process that enters a container ends with these.
+
+    labels: the steps for those of security modules. They are asked for first, while nothing is given up and no filter
+    is in the way. With an init they come into force at once, and so after all that a profile needn't allow.
 
     A filter needs CAP_SYS_ADMIN unless the process has given up new privileges: with that it comes last and judges
     only the execve, without it it comes first and has to allow the rows after it, as in other runtimes.
@@ -321,14 +343,16 @@ def _tail(process: Process, beside: Beside) -> list[Step]:
         from ..kernel.seccomp_notify import LoadNotifier
 
         filters = [LoadNotifier(*(beside.filter or ("unconfined", b"", 0)), beside.learn)]
-    steps: list[Step] = [DefaultSignals(beside.ignored), NewKeyring(), *_limits(process)]
+    later = [labels[-1]] if labels and beside.init else []
+    steps: list[Step] = [*labels[: len(labels) - len(later)], DefaultSignals(beside.ignored), NewKeyring()]
+    steps += _limits(process)
     if no_new:
         steps.append(NoNewPrivileges())
     else:
         steps += filters
     steps += [BoundingSet(bounding, beside.held), _credentials(process, beside, sets != {})]
     steps.append(Capabilities(permitted, effective, inheritable, ambient, root_only=beside.user is not None))
-    steps += [DeathSignal(), CloseDescriptors()]
+    steps += [*later, DeathSignal(), CloseDescriptors()]
     if no_new:
         steps += filters
     arguments = process["args"]

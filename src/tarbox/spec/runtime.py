@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         rlimits: NotRequired[list[Rlimit]]
         noNewPrivileges: NotRequired[bool]
         oomScoreAdj: NotRequired[int]
+        apparmorProfile: NotRequired[str]
+        selinuxLabel: NotRequired[str]
 
     class Root(TypedDict):
         path: str
@@ -167,6 +169,7 @@ if TYPE_CHECKING:
         seccomp: dict[str, Any]
         maskedPaths: list[str]
         readonlyPaths: list[str]
+        mountLabel: str
 
     class Config(TypedDict):
         ociVersion: str
