@@ -4,6 +4,7 @@
     tests/kernel          root and the real kernel
     tests/contracts       root; what every backend of one kind promises
     tests/conformance     root and Debian's own tools as the reference
+    tests/seeds           root; the scripts that people learn containers from, beside tarbox
     tests/vm              the same kernel tests in a virtual machine, for what this machine lacks
 
 As root, the process that runs the tests moves into mount and network namespaces of its own before the first test, so
@@ -26,7 +27,7 @@ import pytest
 import roots
 import testhost
 
-ROOT_LANES = ("kernel", "contracts", "conformance", "vm")
+ROOT_LANES = ("kernel", "contracts", "conformance", "seeds", "vm")
 PLAIN_USER = 65533  # nobody's, on any Debian machine
 
 

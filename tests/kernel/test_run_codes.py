@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import subprocess
 
 import pytest
 
 import roots
+
+
+def _program(loader: bytes, at: int = 120) -> bytes:
+    """An ELF file for this machine that names its loader, and its name's place."""
+    machine = 62 if os.uname().machine == "x86_64" else 183
+    head = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, machine, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    size = len(loader) + 1
+    return head + struct.pack("<IIQQQQQQ", 3, 4, at, at, at, size, size, 1) + loader + b"\0"
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +33,9 @@ def image(tmp_path_factory):
         "plain": b"echo no interpreter line\n",
         "good": b"#!/bin/sh\nexit 11\n",
         "empty": b"",
+        "musl": _program(b"/lib/ld-musl-none.so.1"),
+        "odd": _program(b"/etc/passwd"),
+        "mad": _program(b"/lib/x", at=1 << 61),
     }
     for name, content in programs.items():
         (root / name).write_bytes(content)
@@ -46,6 +58,9 @@ def image(tmp_path_factory):
         (("/etc/passwd/x",), 127, "there is no /etc/passwd/x in the container"),
         (("",), 127, "the command is an empty name"),
         (("/script",), 127, "its interpreter /nowhere/sh isn't in the image"),
+        (("/musl",), 127, "it needs another C library, musl, than the image has: there is no /lib/ld-musl-none.so.1"),
+        (("/odd",), 126, "its loader /etc/passwd can't be executed"),
+        (("/mad",), 126, "cannot start /mad"),
         (("/etc",), 126, "/etc in the container is a directory, not a program"),
         (("/closed",), 126, "/closed in the container isn't executable"),
         (("/foreign",), 126, f"this machine is {os.uname().machine}"),

@@ -9,6 +9,7 @@ import pytest
 from tarbox.errors import ConfigError, UnsupportedError
 from tarbox.kernel import cgroups
 from tarbox.kernel.cgroups import device_program, devices
+from tarbox.kernel.cgroups.everywhere import Everywhere, whole_trees
 from tarbox.kernel.cgroups.groups import JoinGroup, MakeGroup, MakeParent, OpenGroup, WriteControl
 from tarbox.kernel.cgroups.hybrid import Hybrid, Nothing
 from tarbox.kernel.cgroups.v1 import V1
@@ -395,3 +396,35 @@ def test_the_device_program_means_the_same_as_the_rules(rules):
     accesses = ["r", "w", "m", "rw", "rm", "wm", "rwm"]
     for kind, major, minor, access in itertools.product("bc", (1, 8, 9), (1, 3, 5), accesses):
         assert execute(code, kind, major, minor, access) == may(rules, kind, major, minor, access)
+
+
+# --- A group in every tree ---
+
+
+def test_every_tree_is_found_once():
+    """Those without a controller, too; a view of a part of one isn't a tree."""
+    lines = [
+        "24 30 0:22 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup none rw,cpu,cpuacct",
+        "25 30 0:22 / /srv/cpu rw shared:4 - cgroup none rw,cpu,cpuacct",
+        "26 30 0:23 /part /srv/part rw - cgroup none rw,memory",
+        "27 30 0:24 / /srv/a\\040b rw - cgroup none rw,name=systemd",
+        "28 30 0:25 / /sys/fs/cgroup/unified rw - cgroup2 none rw",
+        "29 30 0:26 / /sys rw - sysfs none rw",
+    ]
+    assert whole_trees(lines) == ["/sys/fs/cgroup/cpu,cpuacct", "/srv/a b"]
+
+
+def test_what_the_backend_leaves_out_gets_a_group():
+    """Joined like the others, removed like the others, below the same parent; no second one where there is one."""
+    trees = {"/cg/memory": "tasks", "/cg/cpu": "tasks", "/cg/systemd": "tasks", "/cg/unified": "cgroup.procs"}
+    backend = Everywhere(V1({"memory": "/cg/memory", "cpu": "/cg/cpu"}, "up"), trees, "up")
+    steps = backend.steps("box", {})
+    records = [record for step in steps for record in step.record()]
+    assert [path for kind, path in records if kind == "cgroup"] == [
+        "/cg/memory/up/box", "/cg/cpu/up/box", "/cg/systemd/up/box", "/cg/unified/up/box",
+    ]  # fmt: skip
+    assert ("cgroup-parent", "/cg/systemd/up") in records
+    joins = [file for step in steps if isinstance(step, JoinGroup) for file in step.files]
+    assert joins[-1] == "/cg/unified/up/box/cgroup.procs"
+    assert len(joins) == len(set(joins)) == 4
+    assert set(backend.groups("box")) == {path for kind, path in records if kind == "cgroup"}

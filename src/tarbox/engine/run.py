@@ -83,6 +83,11 @@ def explain(options: RunOptions, root: str | None = None) -> str:
     return explained(container.plan, container.id)
 
 
+def _may_mount(made: Config, options: RunOptions) -> bool:
+    """Whether programs of the container can mount control groups: by right, or in a user namespace that they make."""
+    return "CAP_SYS_ADMIN" in made["process"]["capabilities"]["bounding"] or seccomp_of(options) != "default"
+
+
 def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: bool = True) -> Container:
     """Plan a container: read what has to be known of the machine, and decide.
 
@@ -107,7 +112,13 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
 
         validate(made)
     facts = cgroups.detect()
-    beside = Beside(cgroups.pick(facts, options.cgroup_parent, {**made["linux"]["resources"]}), facts.v1)
+    every = _may_mount(made, options)
+    backend = cgroups.pick(facts, options.cgroup_parent, {**made["linux"]["resources"]}, every=every)
+    if every and facts.v1 and machine.uid == 0:
+        from ..kernel.cgroups.everywhere import everywhere
+
+        backend = everywhere(backend, facts.v2, options.cgroup_parent)
+    beside = Beside(backend, facts.v1)
     beside.privileged = machine.uid == 0
     if options.group_add and not beside.privileged:
         raise UnsupportedError(

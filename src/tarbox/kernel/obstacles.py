@@ -31,6 +31,8 @@ PROCESSORS = {
 _STARTER = "the process that starts the container, not a program of the image"
 _INSTEAD = "links of /proc to running programs can't be started: name a program of the image"
 _INTERPRETERS = 5  # as many as the kernel puts before one another
+_PT_INTERP = 3
+_LIBRARIES = {"ld-linux": "glibc", "ld-musl": "musl"}
 _RUNS = {"x86_64": ("x86_64", "i386"), "aarch64": ("aarch64", "arm")}
 
 
@@ -124,6 +126,7 @@ def _obstacle(tree: Tree, path: str, interpreters: int = 0) -> str:
         return ""
     try:
         head = os.read(descriptor, 256)
+        loader = loader_of(descriptor, head)
     except OSError:
         return ""
     finally:
@@ -131,6 +134,8 @@ def _obstacle(tree: Tree, path: str, interpreters: int = 0) -> str:
     processor = processor_of(head)
     if processor and processor not in _RUNS.get(MACHINE, (MACHINE,)):
         return f"it is a program for {processor}, and this machine is {MACHINE}: get an image for {MACHINE}"
+    if loader:
+        return _loaded(tree, loader)
     if head.startswith(b"#!"):
         return _interpreted(tree, path, os.fsdecode((head[2:].split(b"\n")[0].split() or [b""])[0]), interpreters)
     return ""
@@ -149,6 +154,38 @@ def _interpreted(tree: Tree, path: str, interpreter: str, interpreters: int) -> 
     if interpreters == _INTERPRETERS:
         return "its interpreter is a script, whose interpreter is a script, and so on: too many of them"
     return _obstacle(tree, interpreter, interpreters + 1)
+
+
+def _loaded(tree: Tree, loader: str) -> str:
+    try:
+        _check(tree, loader if loader.startswith("/") else f"/{loader}", loader)
+    except CommandNotFoundError:
+        library = next((f", {name}," for part, name in _LIBRARIES.items() if part in loader), "")
+        return f"it needs another C library{library} than the image has: there is no {short(loader)}"
+    except CommandNotExecutableError:
+        return f"its loader {short(loader)} can't be executed"
+    return ""
+
+
+def loader_of(descriptor: int, head: bytes) -> str:
+    """The program that loads an ELF file's libraries, which the file names; "" when it names none, or isn't ELF.
+
+    head: its first 64 bytes at least. Raises OSError.
+    """
+    if len(head) < 64 or head[:4] != b"\x7fELF" or head[5] != 1:  # of the processors in `_RUNS` all count from below
+        return ""
+    wide = head[4] == 2
+    at, size, count = ((32, 8), (54, 2), (56, 2)) if wide else ((28, 4), (42, 2), (44, 2))
+    first, each, entries = (int.from_bytes(head[start : start + width], "little") for start, width in (at, size, count))
+    if first >= 1 << 62 or not 32 <= each <= 64:
+        return ""
+    table = os.pread(descriptor, each * min(entries, 64), first)
+    for entry in (table[start : start + each] for start in range(0, len(table), each)):
+        if int.from_bytes(entry[:4], "little") == _PT_INTERP:
+            place = int.from_bytes(entry[8:16] if wide else entry[4:8], "little")
+            name = os.pread(descriptor, 4096, place) if place < 1 << 62 else b""
+            return os.fsdecode(name.partition(b"\0")[0])
+    return ""
 
 
 def processor_of(head: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -36,6 +37,11 @@ def install(path: Path, program: bytes) -> Path:
     path.write_bytes(program)
     path.chmod(0o755)
     return path
+
+
+def behave(rootfs: Path) -> Path:
+    """Put the program of ordinary habits into a root filesystem, as /bin/behave."""
+    return install(rootfs / "bin/behave", compiled(Path("behave.c")))
 
 
 def probe(rootfs: Path) -> Path:
@@ -94,6 +100,20 @@ class Canary:
         """Insist that nothing about it has changed, nor about the host's null device."""
         assert tree(self.folder) == self.before
         assert self._null() == self.null
+
+
+@contextlib.contextmanager
+def unchanged(folder: Path):
+    """Insist at the block's end that no file of the host's has changed: canaries, the machine's users and names,
+    what runs tarbox, the shells and libraries that `host` shows."""
+    canary = Canary(folder)
+    names = ["passwd", "group", "shadow", "hosts", "hostname", "resolv.conf", "fstab", "ld.so.cache"]
+    watched = {Path("/etc", name) for name in names} | {Path("/bin/sh"), Path("/bin/busybox"), Path("/bin/bash")}
+    watched = {file for file in watched if os.path.lexists(file)}
+    before = hashes(watched), own_files(folder)
+    yield canary
+    canary.check()
+    assert (hashes(watched), own_files(folder)) == before
 
 
 def copy(rootfs: Path, to: Path) -> Path:

@@ -1,0 +1,2 @@
+hostname mycontainer
+unshare -p --fork --mount-proc bash step3.sh

@@ -1,0 +1,1 @@
+unshare -n bash step4.sh
