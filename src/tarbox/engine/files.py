@@ -101,10 +101,11 @@ class MakeFiles(Step):
         return "; ".join([made, *(f'write("{name}"), openat2(ROOT, "/etc/{name}")' for name in self.files)])
 
     def shell(self) -> str:
-        from ..plan.shell import quote
+        from ..plan.shell import written
 
-        steps = [f"mount -t tmpfs -o {','.join((*_ATTRIBUTES, *_OPTIONS))} tmpfs $FILES"]
-        return "; ".join([*steps, *(f"printf %s {quote(text)} > $FILES/{name}" for name, text in self.files.items())])
+        folder = '"$TREES/files"'
+        made = [f"mkdir {folder}", f"mount -t tmpfs -o {','.join((*_ATTRIBUTES, *_OPTIONS))} tmpfs {folder}"]
+        return "; ".join([*made, *(f"{written(text)} > {folder}/{name}" for name, text in self.files.items())])
 
 
 class MountFiles(Step):
@@ -147,4 +148,4 @@ class MountFiles(Step):
         return "; ".join([made, *(f'move_mount(open_tree("{name}"), "/etc/{name}")' for name in self.names)])
 
     def shell(self) -> str:
-        return "; ".join(f"mount --bind $FILES/{name} $ROOT/etc/{name}" for name in self.names)
+        return "; ".join(f'mount --bind "$TREES/files/{name}" "$ROOT/etc/{name}"' for name in self.names)

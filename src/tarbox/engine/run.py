@@ -72,13 +72,23 @@ def run(options: RunOptions, root: str | None = None, observe: Observer | None =
         signals.set_mask(mask)
 
 
-def explain(options: RunOptions, root: str | None = None) -> str:
-    """What `run` would do with these options, step by step, as text. Nothing is done, and no privilege is needed."""
-    from ..plan.explain import render as explained
+def explain(options: RunOptions, root: str | None = None, command: str = "") -> str:
+    """What `run` would do with these options, step by step, as text. Nothing is done, and no privilege is needed.
 
+    command: the words of the command line; then the text is a shell script that does the same.
+    """
     given = ("stdin", "stdout", "stderr") if not options.tty else ()
     container = prepare(options, Roots(root), given, keep=False)
-    return explained(container.plan, container.id)
+    names = {container.id: "ID"}
+    if container.config.get("hostname") == container.id[:12]:
+        names[container.id[:12]] = "NAME"
+    if not command:
+        from ..plan.explain import render
+
+        return render(container.plan, names)
+    from .script import script
+
+    return script(container.plan, command, os.geteuid(), names)
 
 
 def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: bool = True) -> Container:
