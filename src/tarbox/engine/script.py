@@ -26,6 +26,7 @@ from ..kernel import (
     pivot_root,
     program,
     rlimits,
+    runner,
     seccomp,
     sysctl,
     terminal,
@@ -40,6 +41,7 @@ from ..plan.shell import one_by_one, quote, staged
 from ..plan.step import PARENT
 from ..spec.runtime import UNLIMITED
 from .files import MakeFiles, MountFiles
+from .shell_functions import COMMON, FIND_USER, LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,127 +53,6 @@ if TYPE_CHECKING:
 
 _PLACE = '"$PLACE"'
 _NEVER_A_VARIABLE = ("OPTIND", "PPID", "LINENO")  # a shell has its own, or wants a number
-
-FUNCTIONS = r"""
-# place PATH [TREE]: where PATH of the container is for this shell, links followed as the container follows them, never
-# out of $ROOT. What is missing is made: a directory, or a file when TREE is none. (tarbox asks the kernel, openat2(2),
-# and keeps a descriptor: in between, nobody can put something else there.)
-place() {
-    rest=$1 here='' links=0
-    while [ -n "$rest" ]; do
-        part=${rest%%/*}
-        case $rest in */*) rest=${rest#*/} ;; *) rest='' ;; esac
-        case $part in
-        '' | .) continue ;;
-        ..) here=${here%/*}; continue ;;
-        esac
-        if [ -L "$ROOT$here/$part" ]; then
-            links=$((links + 1))
-            [ "$links" -le 40 ] || { echo "$1 in the container leads through too many links" >&2; return 1; }
-            target=$(readlink -n "$ROOT$here/$part"; echo .)
-            target=${target%.}
-            case $target in /*) here='' ;; esac
-            rest=$target/$rest
-            continue
-        fi
-        here=$here/$part
-        [ ! -e "$ROOT$here" ] || continue
-        [ "${make-yes}" = yes ] || return 1
-        case $rest in
-        *[!/]*) mkdir -m 755 "$ROOT$here" ;;
-        *) if [ -z "${2-}" ] || [ -d "$2" ]; then mkdir -m 755 "$ROOT$here"; else (umask 022; : > "$ROOT$here"); fi ;;
-        esac || return 1
-    done
-    case $1:$here in
-    /proc*) ;;
-    *:/proc | *:/proc/*) echo "$1 in the container leads into /proc" >&2; return 1 ;;
-    esac
-    printf '%s\n' "$ROOT$here"
-}
-
-# look PATH: the same for what is there; fails when nothing is.
-look() { (make=no; place "$1"); }
-
-# tree TREE SOURCE: a place for a mount that will be moved, a directory or a file like SOURCE.
-tree() { if [ -d "$2" ]; then mkdir "$1"; else : > "$1"; fi; }
-
-# remount DIRECTORY OPTIONS: change the attributes of a mount and of those below it.
-remount() {
-    cut -d ' ' -f 5 /proc/self/mountinfo | while read -r point; do
-        point=$(printf '%b.' "$(printf %s "$point" | sed 's/\\/\\0/g')")
-        point=${point%.}
-        case $point in "$1" | "$1"/*) mount -o "remount,bind,$2" "$point" ;; esac
-    done
-}
-
-# remove_group GROUP: kill what is in it, and remove it with the groups below.
-remove_group() {
-    [ -d "$1" ] || return 0
-    for below in "$1"/*/; do [ ! -d "$below" ] || (remove_group "${below%/}"); done
-    tries=0
-    until rmdir "$1" 2>/dev/null || [ ! -d "$1" ] || [ "$tries" = 100 ]; do
-        while read -r process; do [ "$process" = 0 ] || kill -KILL "$process"; done < "$1/cgroup.procs" 2>/dev/null
-        tries=$((tries + 1))
-        sleep 0.05
-    done
-    [ ! -d "$1" ] || echo "$1 can't be removed" >&2
-}
-"""
-
-_FIND_USER = r"""
-# find_user USER GROUP EXTRA...: the user's ids, groups and home from the container's files, into user_id, group_id,
-# group_ids and home. Digits are an id. The files are read as text: a program of the image could say anything.
-find_user() {
-    user_id='' group_id=0 group_ids='' home='' name=''
-    passwd=$(look /etc/passwd) || passwd=/dev/null
-    group=$(look /etc/group) || group=/dev/null
-    while IFS=: read -r found _ uid gid _ at _; do
-        case $uid:$gid in :* | *: | *[!0-9:]* | *:*:*) continue ;; esac
-        case $1 in *[!0-9]*) [ "$found" = "$1" ] || continue ;; *) [ "$uid" = "$1" ] || continue ;; esac
-        user_id=$uid group_id=$gid home=$at name=$found
-        break
-    done < "$passwd"
-    if [ -z "$user_id" ]; then
-        case $1 in *[!0-9]*) echo "there is no user $1 in the container" >&2; return 1 ;; esac
-        user_id=$1
-    fi
-    if [ -n "$2" ]; then group_id=$(find_group "$2"); fi
-    group_ids=$group_id
-    if [ -z "$2" ] && [ -n "$name" ]; then
-        while IFS=: read -r _ _ gid members; do
-            case $gid in '' | *[!0-9]*) continue ;; esac
-            case ,$members, in *,"$name",*) add_group "$gid" ;; esac
-        done < "$group"
-    fi
-    shift 2
-    for extra in "$@"; do add_group "$(find_group "$extra")"; done
-    home=${home:-/}
-}
-
-add_group() { case ,$group_ids, in *,"$1",*) ;; *) group_ids=$group_ids,$1 ;; esac; }
-
-find_group() {
-    case $1 in *[!0-9]*) ;; *) echo "$1"; return ;; esac
-    while IFS=: read -r found _ gid _; do
-        case $gid in '' | *[!0-9]*) continue ;; esac
-        if [ "$found" = "$1" ]; then echo "$gid"; return; fi
-    done < "$group"
-    echo "there is no group $1 in the container" >&2
-    return 1
-}
-"""
-
-_LIMIT = r"""
-# limit NAME SOFT HARD: set a limit of this process; at most what it may have.
-limit() {
-    prlimit --pid $$ "--$1=$2:$3" 2>/dev/null && return
-    most=$(prlimit --pid $$ "--$1" --output HARD --noheadings --raw)
-    echo "the limit $1 can't be raised to $3 here, so it is $most" >&2
-    soft=$2
-    if [ "$most" != unlimited ] && { [ "$2" = unlimited ] || [ "$2" -gt "$most" ]; }; then soft=$most; fi
-    prlimit --pid $$ "--$1=$soft:$most"
-}
-"""
 
 
 def script(plan: Plan, command: str, user: int, names: Mapping[str, str]) -> str:
@@ -190,9 +71,10 @@ def script(plan: Plan, command: str, user: int, names: Mapping[str, str]) -> str
             variables["IMAGE"] = f"{quote(step.place)}  # the image's files, or where tarbox would unpack them"
             names[step.place] = "IMAGE"
     about = About(command, user, names, variables)
-    about.functions = FUNCTIONS
-    used = "\n".join(spelled(step) for step in plan.steps)
-    about.functions += (_FIND_USER if "find_user" in used else "") + (_LIMIT if "limit " in used else "")
+    kinds = {type(step) for step in plan.steps}
+    about.functions = COMMON
+    about.functions += FIND_USER if credentials.LookUpUser in kinds else ""
+    about.functions += LIMIT if rlimits.Limit in kinds else ""
     about.undo = UNDO
     about.lacking = _lacking(plan)
     return rendered(plan, about, spelled)
@@ -271,7 +153,7 @@ def _lines(step: Step, _: Spelling) -> str:
 
 def _make_scratch(step: overlay.MakeScratch, _: Spelling) -> str:
     above = os.path.dirname(step.path)
-    return f"[ -d {quote(above)} ] || mkdir -p -m 700 {quote(above)}\n" + one_by_one(step.shell())
+    return f"[ -d {quote(above)} ] || (umask 077; mkdir -p {quote(above)})\n" + one_by_one(step.shell())
 
 
 def _make_parent(step: groups.MakeParent, _: Spelling) -> str:
@@ -365,13 +247,13 @@ def _open_tree(step: mounts.OpenTree, _: Spelling) -> str:
     if options:
         deep = step.recursively and step.recursive
         lines.append(f"remount {tree} {options}" if deep else f"mount -o remount,bind,{options} {tree}")
-    deep = "r" if step.propagation.startswith("r") and step.recursive else ""
-    return "\n".join([*lines, f"mount --make-{deep}{step.propagation.removeprefix('r')} {tree}"])
+    below = "r" if step.propagation.startswith("r") and step.recursive else ""
+    return "\n".join([*lines, f"mount --make-{below}{step.propagation.removeprefix('r')} {tree}"])
 
 
 def _open_overlay(step: overlay.OpenOverlay, _: Spelling) -> str:
     tree = staged(step.slot)
-    return f"mkdir {tree}\nmount -t overlay -o {quote(step.shown())} overlay {tree}"
+    return f"mkdir {tree}\n{step.shell()}"
 
 
 def _made(step: mount_points.MakeFilesystem, tree: str) -> str:
@@ -461,7 +343,8 @@ def _mask(step: masks.MaskPaths, _: Spelling) -> str:
         (
             f"for path in {paths}; do",
             '    PLACE=$(look "$path") || continue',
-            '    if [ -d "$PLACE" ]; then mount --bind "$TREES/empty" "$PLACE"; else mount --bind "$TREES/null" "$PLACE"; fi',
+            '    if [ -d "$PLACE" ]; then cover=empty; else cover=null; fi',
+            '    mount --bind "$TREES/$cover" "$PLACE"',
             "done",
         )
     )
@@ -486,8 +369,8 @@ def _read_only_paths(step: masks.ReadOnlyPaths, _: Spelling) -> str:
 def _pivot(step: Step, _: Spelling) -> str:
     return (
         "nsenter --mount=/proc/self/fd/6 --wd=/proc/self/fd/7 pivot_root . .\n"
-        "# The old root now lies over the new one, at the same place. The tool is the host's: its root is this shell's.\n"
-        "nsenter --mount=/proc/self/fd/6 --root=/ --wd=/proc/self/fd/7 umount -l ."
+        "# The old root now lies over the new one, at the same place. The tool is the host's, by this shell's root.\n"
+        "nsenter --mount=/proc/self/fd/6 --root=/ --wd=/proc/self/fd/7 umount -n -l ."
     )
 
 
@@ -519,8 +402,9 @@ def _choose_streams(step: terminal.ChooseStreams, _: Spelling) -> str:
     lines += [
         "read -r process _ < /proc/self/stat",
         "for stream in 1 2; do",
-        '    if [ "$(readlink "/proc/$process/fd/$stream")" = /dev/null ]; then eval "exec $stream> \\"\\$(look /dev/null)\\""; fi',
-        '    [ ! -p "/proc/$process/fd/$stream" ] || chown "${user_id-0}" "/proc/$process/fd/$stream" 2>/dev/null || :',
+        "    file=/proc/$process/fd/$stream",
+        '    if [ "$(readlink "$file")" = /dev/null ]; then eval "exec $stream> \\"\\$(look /dev/null)\\""; fi',
+        '    [ ! -p "$file" ] || chown "${user_id-0}" "$file" 2>/dev/null || :',
         "done",
     ]
     return "\n".join(lines)
@@ -552,6 +436,11 @@ def _credentials(step: credentials.Credentials, _: Spelling) -> str:
     if step.groups is None:
         return f'setpriv --reuid {user} --regid {group} --groups "$group_ids" COMMAND'
     return step.shell()
+
+
+def _close_descriptors(step: runner.CloseDescriptors, _: Spelling) -> str:
+    """But for three that the last shell closes itself: 7, 8 and 9."""
+    return step.shell().replace('[ "$fd" -lt 3 ] ||', "case $fd in [0-2789]) continue ;; esac;")
 
 
 def _execute(step: program.Execute, _: Spelling) -> str:
@@ -622,5 +511,6 @@ _SPELLINGS: dict[type, Callable[[Any, Spelling], str]] = {
     keyring.NewKeyring: _keyring,
     rlimits.Limit: _limit,
     seccomp.LoadSeccomp: _seccomp,
+    runner.CloseDescriptors: _close_descriptors,
     program.Execute: _execute,
 }

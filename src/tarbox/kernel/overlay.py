@@ -171,7 +171,7 @@ class OpenOverlay(Step):
     def shell(self) -> str:
         from ..plan.shell import quote, staged
 
-        return f"mount -t overlay -o {quote(self.shown())} overlay {staged(self.slot)}"
+        return f"mount -t overlay -o {quote(self.shown())} none {staged(self.slot)}"
 
 
 def _escaped(path: str) -> str:

@@ -313,10 +313,8 @@ class CloseDescriptors(Step):
         return "close_range(3, ~0U, CLOSE_RANGE_CLOEXEC)"
 
     def shell(self) -> str:
-        """One by one, but for 7, 8 and 9, which a script closes itself. Only bash can close those from 10 up."""
-        close = (
-            'for fd in /proc/self/fd/*; do fd=${fd##*/}; case $fd in [0-2789]) ;; *) eval "exec $fd>&-" ;; esac; done'
-        )
+        """One by one. Only bash can close those from 10 up."""
+        close = 'for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -lt 3 ] || eval "exec $fd>&-"; done'
         return f"bash -c '{close}; exec \"$@\"' - COMMAND"
 
 

@@ -39,8 +39,8 @@ def render(plan: Plan, names: Mapping[str, str]) -> str:
     """
     lines = [
         f"{len(plan.steps)} steps make this container.",
-        "$ is the same in a shell; where there is none, a shell can't do it. $ID is the container's id, new each time;",
-        "$ROOT is where its root is put together, $TREES what is mounted and not in its place yet, COMMAND what follows.",
+        "$ is the same in a shell; where there is none, a shell can't do it. $ID is the container's id, new each time,",
+        "$ROOT where its root is put together, $TREES what is mounted but not in place, COMMAND what follows.",
     ]
     phase = who = ""
     for index, step in enumerate(plan.steps):

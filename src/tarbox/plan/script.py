@@ -137,7 +137,7 @@ class _Script:
             lines += [line for text in about.lacking for line in _comment(text, "# - ", "#   ")]
         lines += ["", "set -eu", "PATH=${PATH:-/usr/bin:/bin}:/usr/sbin:/sbin"]
         lines += [
-            f"[ \"$(id -u)\" = {about.user} ] || {{ echo 'this script is for the user with the id {about.user}' >&2; exit 125; }}",
+            f"[ \"$(id -u)\" = {about.user} ] || {{ echo 'this script is for the user {about.user}' >&2; exit 125; }}",
             f"for tool in {' '.join(tools)}; do",
             '    command -v "$tool" >/dev/null || { echo "this script needs $tool" >&2; exit 125; }',
             "done",
@@ -149,7 +149,7 @@ class _Script:
             "ROOT=$WORK/root    # where the container's root is put together",
             "TREES=$WORK/trees  # what is mounted already, but not in its place",
             f"export PATH {' '.join(about.variables)} WORK ROOT TREES",
-            "container= helper=",
+            "container='' helper=''",
             "",
         ]
         lines += self._clean_up()
@@ -251,7 +251,7 @@ class _Script:
             "echo held >&5",
             "read -r _ <&4",
             *self.outside,
-            "echo done >&5",
+            "echo changed >&5",
         ]  # fmt: skip
         return [
             *before,
@@ -266,7 +266,7 @@ class _Script:
             "",
             "code=0",
             'wait "$container" || code=$?',
-            "container=",
+            "container=''",
             'exit "$code"',
         ]
 
@@ -276,12 +276,12 @@ class _Script:
         before, command = _split(text)
         return [
             *before,
-            *_file("inside", ["set -eu", "container= helper=", '. "$WORK/functions"', "exec 3<&0", *inner]),
+            *_file("inside", ["set -eu", "container='' helper=''", '. "$WORK/functions"', "exec 3<&0", *inner]),
             f'setpriv --pdeathsig KILL {command} "$WORK/inside" <&3 3<&- &',
             "container=$!",
             "code=0",
             'wait "$container" || code=$?',
-            "container=",
+            "container=''",
             'exit "$code"',
         ]
 
@@ -302,8 +302,8 @@ class _Script:
         ]
         return [
             "",
-            *_comment("The last shell: all that follows needs no program of the host. It is told its file by descriptor,"
-                      " since its user may not walk there."),
+            *_comment("The last shell: all that follows needs no program of the host. Its file is"
+                      " a descriptor, since its user may not walk there."),
             *_file("program", inner),
             'exec 8> "$WORK/up"',
             "read -r process _ < /proc/self/stat  # its number outside, since this /proc still is the host's",

@@ -31,7 +31,9 @@ def staged(slot: str) -> str:
 
 def written(text: str) -> str:
     """The command that writes a text of some lines, itself on one line."""
-    return "printf " + quote("".join(_ESCAPES.get(letter, letter) for letter in text))
+    return f"printf {'-- ' if text.startswith('-') else ''}" + quote(
+        "".join(_ESCAPES.get(letter, letter) for letter in text)
+    )
 
 
 def one_by_one(command: str) -> str:
@@ -41,7 +43,7 @@ def one_by_one(command: str) -> str:
         quotes = _open_quotes(word + " ", quotes)
         if not quotes and word == "&&":
             part = part[:-1] + "\n"
-        elif not quotes and word.endswith(";"):
+        elif not quotes and word.endswith(";") and not word.endswith("\\;"):
             part += word[:-1] + "\n"
         else:
             part += word + " "
@@ -57,12 +59,11 @@ def with_variables(command: str, names: Mapping[str, str]) -> str:
     variable and begin again after it.
     """
     for value, name in sorted(names.items(), key=lambda pair: -len(pair[0])):
-        pieces = command.split(value)
-        made, quotes = pieces[0], ""
-        for before, piece in zip(pieces, pieces[1:], strict=False):
-            quotes = _open_quotes(before, quotes)
-            within = "'\"$" + name + "\"'" if quotes == "'" else f"${{{name}}}"
-            made += within + piece
+        first, *pieces = command.split(value)
+        made, quotes = first, _open_quotes(first, "")
+        for piece in pieces:
+            made += {"'": f"'\"${name}\"'", '"': f"${{{name}}}", "": f'"${name}"'}[quotes] + piece
+            quotes = _open_quotes(piece, quotes)
         command = made
     return command
 
