@@ -54,7 +54,7 @@ def render(plan: Plan, names: Mapping[str, str]) -> str:
         elif step.by != who:
             lines += ["", f"   -- {_WHO[step.by]} --"]
         who = step.by
-        lines += ["", *_step(index + 1, step, names)]
+        lines += ["", *told(index + 1, step, names)]
     return "\n".join(lines) + "\n"
 
 
@@ -66,11 +66,22 @@ def _handover(handover: Handover) -> str:
     return f"handed over from {_WHO[handover.sender]} to {_WHO[handover.receiver]}{crossing}"
 
 
-def _step(number: int, step: Step, names: Mapping[str, str]) -> list[str]:
-    call = step.call()
+def in_short(step: Step, names: Mapping[str, str], most: int) -> str:
+    """Its system call in one line of at most so many letters."""
+    call = _named(step.call(), names)
+    call = "".join(letter if letter.isprintable() else "?" for letter in call)
+    return call if len(call) <= most else call[: most - 1] + "…"
+
+
+def _named(call: str, names: Mapping[str, str]) -> str:
     for value, name in names.items():
         call = call.replace(value, f"${name}")
-    lines = _folded(f"{number:3}  ", call, "       ")
+    return call
+
+
+def told(number: int, step: Step, names: Mapping[str, str]) -> list[str]:
+    """One step in lines: its number and system call, its command, why it is there, and where its manual is."""
+    lines = _folded(f"{number:3}  ", _named(step.call(), names), "       ")
     if shell := step.shell():
         lines += _folded("     $ ", with_variables(shell, names), "         ")
     why = (step.why[:1].upper() + step.why[1:]).rstrip(".")
