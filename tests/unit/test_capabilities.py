@@ -107,5 +107,6 @@ def test_the_steps_tell_about_themselves():
         assert step.by == RUNNER
         assert step.phase == "privileges"
         assert "\n" not in step.call() + step.shell()
-    assert "cap_chown" in Capabilities(1, 1).shell()
+    assert Capabilities(1, 1).shell() == "setpriv --inh-caps -all --ambient-caps -all COMMAND"
+    assert Capabilities(3, 3, 3, 1).shell().endswith("-all,+chown,+dac_override --ambient-caps -all,+chown COMMAND")
     assert BoundingSet(1).shell() == "setpriv --bounding-set -all,+chown COMMAND"

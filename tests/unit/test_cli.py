@@ -31,7 +31,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     def install(function: Callable[[RunOptions, str | None], int]) -> None:
         module = types.ModuleType("tarbox.engine.run")
         module.run = function  # type: ignore[attr-defined]
-        module.explain = lambda options, root: f"explained {options.image} in {root}"  # type: ignore[attr-defined]
+        module.explain = lambda options, root, command: f"explained {options.image} in {root} {command}"  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "tarbox.engine.run", module)
 
     return install
@@ -215,7 +215,9 @@ def test_the_last_of_several_limits_of_a_kind_counts() -> None:
 def test_explain_takes_the_options_of_run(engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
     engine(lambda options, root: 1)
     assert main(["--root", "/r", "explain", "run", "-m", "50m", "host", "sh"]) == 0
-    assert capfd.readouterr() == ("explained host in /r\n", "")
+    assert capfd.readouterr() == ("explained host in /r \n", "")
+    assert main(["explain", "--script", "run", "-m", "50m", "host", "a b"]) == 0
+    assert capfd.readouterr().out.endswith(" tarbox run -m 50m host 'a b'\n")
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["help"]])

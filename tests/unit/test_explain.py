@@ -15,14 +15,15 @@ WIDTH = 110
 
 GOLDEN = """\
 5 steps make this container.
-$ is the same in a shell; where there is none, a shell can't do it. $ID is the container's id, new each time.
+$ is the same in a shell; where there is none, a shell can't do it. $ID is the container's id, new each time,
+$ROOT where its root is put together, $TREES what is mounted but not in place, COMMAND what follows.
 
 == On the host ==
 
    -- tarbox, outside --
 
   1  do("group $ID")
-     $ mkdir $ID
+     $ mkdir "$ID"
      It has to be done  [true(1)]
 
 == What it will see as files ==
@@ -69,7 +70,7 @@ class Executing(Pretend):
 
 
 def told(*steps, id="5f3a"):
-    return render(Plan([*steps]), id)
+    return render(Plan([*steps]), {id: "ID"})
 
 
 def test_a_plan_is_told_by_phase_process_and_step():

@@ -65,7 +65,7 @@ def test_steps_tell_about_themselves():
         assert "\n" not in step.call() + step.shell()
         assert step.phase in ("privileges", "filesystem")
     assert all(step.by == RUNNER for step in steps)
-    assert LookUpUser("app:adm").shell() == "getent passwd app; getent group"
+    assert LookUpUser("app:adm").shell() == 'grep \'^app:\' "$ROOT"/etc/passwd; grep app "$ROOT"/etc/group'
 
 
 def test_keyring_and_no_new_privs():

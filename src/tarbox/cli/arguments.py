@@ -22,7 +22,8 @@ class Option:
     """One option of a verb.
 
     names: without hyphens, the long one first: `("volume", "v")`; one letter is a short name. metavar: how its value
-    is called in the help; "" makes it a flag. many: whether it can be given more than once, each value counting.
+    is called in the help; "" makes it a flag, for which `read` is told what follows after "=". many: whether it can be
+    given more than once, each value counting.
     read: turns the word into the value, raising UsageError. group: the heading it stands under in the help.
     """
 
@@ -171,7 +172,7 @@ def _keep(verb: Verb, found: Arguments, option: Option, name: str, word: str) ->
     try:
         if option.kind == FLAG and word == "true":
             value = True
-        elif option.kind == FLAG:
+        elif option.kind == FLAG and not option.read:
             from ..engine.values import switch
 
             value = switch(word)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..engine.values import shorten
 from ..errors import UsageError
-from .arguments import Verb, parse
+from .arguments import Option, Verb, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,10 +12,20 @@ if TYPE_CHECKING:
 
 VERB = Verb(
     "explain",
-    "run [OPTIONS] IMAGE [COMMAND [ARG...]]",
+    "[--script] run [OPTIONS] IMAGE [COMMAND [ARG...]]",
     "Tell every step that a run would take, in order: its system call, the shell command that does the same, why it is"
     " there and where its manual is. Nothing is done. The options are those of 'tarbox run'.",
-    examples=(("tarbox explain run -m 50m host sh", "How a container with a memory limit is made."),),
+    (
+        Option(
+            ("script",),
+            "",
+            "Write a shell script instead, which makes the same container with unshare, mount, pivot_root …",
+        ),
+    ),
+    examples=(
+        ("tarbox explain run -m 50m host sh", "How a container with a memory limit is made."),
+        ("tarbox explain --script run -m 50m host sh > box.sh; sh box.sh", "The same container without tarbox."),
+    ),
 )
 
 
@@ -30,6 +40,11 @@ def main(words: list[str], settings: Globals) -> int:
     from .run import VERB as RUN
     from .run import run_options
 
-    text = explain(run_options(parse(RUN, found.rest[1:])), settings.root)
+    command = ""
+    if found.values.get("script"):
+        from ..plan.shell import quote
+
+        command = " ".join(["tarbox", *map(quote, found.rest)])
+    text = explain(run_options(parse(RUN, found.rest[1:])), settings.root, command)
     show(text if text.endswith("\n") else text + "\n")
     return 0

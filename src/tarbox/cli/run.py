@@ -77,6 +77,12 @@ def _path(text: str) -> str:
     return os.path.abspath(text)
 
 
+def _profile(text: str) -> str:
+    from ..engine.values import profile
+
+    return profile(text)
+
+
 def _limit_reader(name: str) -> Callable[[str], object]:
     """The function of `engine.limit_values` with that name, likewise."""
 
@@ -172,6 +178,14 @@ OPTIONS = (
     Option(("label-file",), "FILE", "The labels in a file, one NAME=VALUE a line", _PROCESS, None, True),
     Option(("annotation",), "NAME=VALUE", "The same, for who reads the OCI config", _PROCESS, _annotation, True),
     Option(("cidfile",), "FILE", "Write the container's id into this new file", _PROCESS, _path),
+    Option(
+        ("profile",),
+        "",
+        "Tell afterwards how long each step took; --profile=json, or =FILE for JSON in a file",
+        _PROCESS,
+        _profile,
+    ),
+    Option(("step",), "", "Stop before each step, show it, and ask how to go on", _PROCESS),
     Option(("rm",), "", "Remove the container when it ends; in this version all are", _PROCESS),
     Option(
         ("volume", "v"),
@@ -474,10 +488,15 @@ VERB = Verb(
 
 def main(words: list[str], settings: Globals) -> int:
     """Run a container and return its command's exit code."""
-    options = run_options(parse(VERB, words))
-    from ..engine.run import run
-
+    found = parse(VERB, words)
+    options = run_options(found)
     try:
+        if found.values.get("profile") or found.values.get("step"):
+            from ..engine.watching import run as watched
+
+            return watched(options, settings.root, found.values.get("profile"), found.values.get("step") is True)
+        from ..engine.run import run
+
         return run(options, settings.root)
     except CommandNotFoundError as error:
         if options.command and options.command[0].startswith("-") and options.entrypoint is None:

@@ -103,10 +103,11 @@ class MakeFiles(Step):
         return "; ".join([made, *(f'write("{name}"), openat2(ROOT, "/etc/{name}")' for name in self.files)])
 
     def shell(self) -> str:
-        from ..plan.shell import quote
+        from ..plan.shell import written
 
-        steps = [f"mount -t tmpfs -o {','.join((*_ATTRIBUTES, *self.options))} tmpfs $FILES"]
-        return "; ".join([*steps, *(f"printf %s {quote(text)} > $FILES/{name}" for name, text in self.files.items())])
+        folder = '"$TREES/files"'
+        made = [f"mkdir {folder}", f"mount -t tmpfs -o {','.join((*_ATTRIBUTES, *self.options))} tmpfs {folder}"]
+        return "; ".join([*made, *(f"{written(text)} > {folder}/{name}" for name, text in self.files.items())])
 
 
 class MountFiles(Step):
@@ -149,4 +150,4 @@ class MountFiles(Step):
         return "; ".join([made, *(f'move_mount(open_tree("{name}"), "/etc/{name}")' for name in self.names)])
 
     def shell(self) -> str:
-        return "; ".join(f"mount --bind $FILES/{name} $ROOT/etc/{name}" for name in self.names)
+        return "; ".join(f'mount --bind "$TREES/files/{name}" "$ROOT/etc/{name}"' for name in self.names)

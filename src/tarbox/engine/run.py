@@ -26,12 +26,21 @@ from .undo import UNDO, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Protocol
+
     from ..plan.executor import Observer
     from ..plan.plan import Plan
     from ..plan.step import Step
     from ..spec.runtime import Config
     from .learning import Learning
     from .options import RunOptions
+
+    class Watch(Protocol):
+        """Whoever looks on. attach: before the first step. started: the program runs. ended: it has ended."""
+
+        def attach(self, container: Container, execution: Execution) -> None: ...
+        def started(self) -> None: ...
+        def ended(self) -> None: ...
 
 
 _NOT_EXECUTABLE = 126
@@ -53,11 +62,21 @@ class Container:
         self.stop_signal = 0  # what ends its program in the place of SIGTERM; 0 where that is right
         self.warnings = beside.cgroups.warnings({**(made["linux"].get("resources") or {})})
 
+    def names(self) -> dict[str, str]:
+        """What a text calls the values that each container has others of: $ID, and $NAME where the host name is new."""
+        names = {self.id: "ID"}
+        if self.config.get("hostname") == self.id[:12]:
+            names[self.id[:12]] = "NAME"
+        return names
 
-def run(options: RunOptions, root: str | None = None, observe: Observer | None = None) -> int:
+
+def run(
+    options: RunOptions, root: str | None = None, observe: Observer | None = None, watch: Watch | None = None
+) -> int:
     """Run a container to its end and return its exit code; raises a TarboxError when it couldn't be started.
 
-    root: the data root, None for the default. observe: is told of every step and handover (`plan.executor`).
+    root: the data root, None for the default. observe: is told of every step and handover (`plan.executor`). watch:
+    times the steps, or stops between them (`engine.watching`).
     """
     roots = Roots(root)
     roots.make()
@@ -68,19 +87,26 @@ def run(options: RunOptions, root: str | None = None, observe: Observer | None =
     mask = signals.present_mask()
     try:
         container = prepare(options, roots, tuple(session.slots()))
-        return _carry_out(container, roots, session, options, observe)
+        return _carry_out(container, roots, session, options, observe, watch)
     finally:
         session.close()
         signals.set_mask(mask)
 
 
-def explain(options: RunOptions, root: str | None = None) -> str:
-    """What `run` would do with these options, step by step, as text. Nothing is done, and no privilege is needed."""
-    from ..plan.explain import render as explained
+def explain(options: RunOptions, root: str | None = None, command: str = "") -> str:
+    """What `run` would do with these options, step by step, as text. Nothing is done, and no privilege is needed.
 
+    command: the words of the command line; then the text is a shell script that does the same.
+    """
     given = ("stdin", "stdout", "stderr") if not options.tty else ()
     container = prepare(options, Roots(root), given, keep=False)
-    return explained(container.plan, container.id)
+    if not command:
+        from ..plan.explain import render
+
+        return render(container.plan, container.names())
+    from .script import script
+
+    return script(container.plan, command, os.geteuid(), container.names())
 
 
 def _may_mount(made: Config, options: RunOptions) -> bool:
@@ -174,7 +200,12 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
 
 
 def _carry_out(
-    container: Container, roots: Roots, session: Session, options: RunOptions, observe: Observer | None
+    container: Container,
+    roots: Roots,
+    session: Session,
+    options: RunOptions,
+    observe: Observer | None,
+    watch: Watch | None,
 ) -> int:
     slots = Slots()
     slots.descriptors.update(session.slots())
@@ -184,6 +215,8 @@ def _carry_out(
     learning = container.learning
     if learning:
         execution.receive = lambda listener: learning.start(listener, execution.pid)
+    if watch:
+        watch.attach(container, execution)
     try:
         for journal, records in zip(journals, (kernel_objects, disk_objects), strict=True):
             journal.write(records)
@@ -194,6 +227,8 @@ def _carry_out(
             if "umask" in slots.found:
                 os.umask(int(str(slots.found["umask"])))
         _warn(slots.warnings)
+        if watch:
+            watch.started()
         backend = container.beside.cgroups
         code = session.run(
             pid,
@@ -206,6 +241,8 @@ def _carry_out(
         )
         if learning:
             _warn(learning.finish(code))
+        if watch:
+            watch.ended()
         if code and options.memory:
             _tell_of_memory(container, options)
         if code == _NOT_EXECUTABLE:

@@ -285,6 +285,13 @@ def security(text: str) -> tuple[str, str]:
     )
 
 
+def profile(text: str) -> str:
+    """Where a profile goes: "json", or the path of a file; "" where none is wanted."""
+    if not text:
+        raise UsageError("an empty path", "leave the = out for a table, or give --profile=json or --profile=FILE")
+    return "" if text.lower() in ("0", "f", "false") else text
+
+
 def switch(text: str) -> bool:
     """The value of a flag, as Docker (Go) reads it: 1, t, true, 0, f, false in any usual case."""
     lowered = text.lower()

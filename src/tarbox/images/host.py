@@ -169,7 +169,26 @@ class MakeSkeleton(Step):
         return f'mkdir("{self.path}/root/{{{",".join(self.directories)}}}"), symlink({", ".join(self.links)})'
 
     def shell(self) -> str:
-        links = "; ".join(f"ln -s {target} {self.path}/root/{path}" for path, target in self.links.items())
-        made = " ".join(f"{self.path}/root/{path}" for path in self.directories)
-        hidden = "; ".join(f"mknod {self.path}/secrets/{path} c 0 0" for path in self.secrets)
-        return "; ".join(filter(None, (f"mkdir -p {made}", links, hidden)))
+        from ..plan.shell import quote
+
+        top = quote(self.path)
+        modes: dict[int, list[str]] = {}
+        for path, mode in self.directories.items():
+            modes.setdefault(mode, []).append(quote(path))
+        made = [f"cd {top}", "mkdir -m 755 root", "cd root"]
+        made += [f"mkdir -m {mode:o} {' '.join(paths)}" for mode, paths in modes.items()]
+        made += [f"ln -s {quote(target)} {quote(path)}" for path, target in self.links.items()]
+        made.append("cd ..")
+        for name in map(quote, self.layered):
+            made += [f"mkdir {name}-upper {name}-work", f"chmod --reference=/{name} {name}-upper"]
+        return "; ".join([*made, *self._shell_hiding(), "cd /"])
+
+    def _shell_hiding(self) -> list[str]:
+        from ..plan.shell import quote
+
+        made = ["mkdir -m 755 secrets"] if self.secrets else []
+        above = {"/".join(path.split("/")[:depth]) for path in self.secrets for depth in range(1, path.count("/") + 1)}
+        for path in map(quote, sorted(above)):
+            made.append(f"mkdir secrets/{path}")
+            made += [f"{tool} --reference=/etc/{path} secrets/{path}" for tool in ("chown", "chmod")]
+        return [*made, *(f"mknod secrets/{quote(path)} c 0 0" for path in self.secrets)]

@@ -189,8 +189,9 @@ class Capabilities(Step):
         return f"{text}, ambient={_set_text(self.ambient)}"
 
     def shell(self) -> str:
-        sets = {"p": self.permitted, "e": self.effective, "i": self.inheritable}
-        clauses = " ".join(
-            f"{','.join(name.lower() for name in names(value))}+{letter}" for letter, value in sets.items() if value
+        """The other two follow at each execve: user 0 has what is in the bounding set, anybody else nothing."""
+        inheritable, ambient = (
+            "-all" + "".join(f",+{name.lower()}" for name in _short_names(value & ALL))
+            for value in (self.inheritable, self.ambient & self.permitted & self.inheritable)
         )
-        return f"capsh --caps='{clauses or '='}' -- -c COMMAND"
+        return f"setpriv --inh-caps {inheritable} --ambient-caps {ambient} COMMAND"

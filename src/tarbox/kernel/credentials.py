@@ -66,7 +66,12 @@ class LookUpUser(Step):
         return f"look up {self.spec or '0'} in etc/passwd and etc/group"
 
     def shell(self) -> str:
-        return f"getent passwd {self.spec.partition(':')[0] or '0'}; getent group"
+        from ..plan.shell import quote
+
+        who = self.spec.partition(":")[0] or "0"
+        field = ":[^:]*:" if who.isdecimal() else ":"
+        pattern = quote(f"^[^:]*{field}{who}:" if who.isdecimal() else f"^{who}{field}")
+        return f'grep {pattern} "$ROOT"/etc/passwd; grep {quote(who)} "$ROOT"/etc/group'
 
 
 def _read(tree: Tree, path: str) -> str:

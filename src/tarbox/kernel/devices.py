@@ -65,7 +65,15 @@ class MakeDevices(Step):
         return ", ".join(f'mknod("{node[0]}", {node[1]} {node[2]}:{node[3]}, {node[4]:04o})' for node in self.nodes)
 
     def shell(self) -> str:
-        return "; ".join(f"mknod -m {node[4]:o} $ROOT{node[0]} {node[1]} {node[2]} {node[3]}" for node in self.nodes)
+        from ..plan.shell import quote
+
+        made = []
+        for path, kind, major, minor, mode, uid, gid in self.nodes:
+            node, numbers = f'"$ROOT"{quote(path)}', "" if kind == "p" else f" {major} {minor}"
+            made.append(f"mknod -m {mode:o} {node} {kind}{numbers}")
+            if uid or gid:
+                made.append(f"chown {uid}:{gid} {node}")
+        return "; ".join(made)
 
 
 def _directory(tree: paths.Tree, path: str) -> int:
@@ -115,4 +123,4 @@ class LinkDevices(Step):
         return ", ".join(f'symlink("{target}", "{link}")' for target, link in LINKS)
 
     def shell(self) -> str:
-        return "; ".join(f"ln -s {target} $ROOT{link}" for target, link in LINKS)
+        return "; ".join(f'ln -s {target} "$ROOT"{link}' for target, link in LINKS)

@@ -67,6 +67,10 @@ class OpenCovers(Step):
     def call(self) -> str:
         return 'open_tree("/dev/null", OPEN_TREE_CLONE), mount_setattr(MOUNT_ATTR_RDONLY), fsmount("tmpfs")'
 
+    def shell(self) -> str:
+        null = ': > "$TREES/null"; mount --bind -o ro /dev/null "$TREES/null"'
+        return f'{null}; mkdir "$TREES/empty"; mount -t tmpfs -o ro,size=0k tmpfs "$TREES/empty"'
+
 
 def _look(slots: Slots, path: str) -> tuple[int | Register, str] | None:
     """Where to look for a path: in a file system of the runner's, by name, or a descriptor; None when there is none."""
@@ -123,7 +127,11 @@ class MaskPaths(Step):
         return f"move_mount(open_tree(/dev/null), {', '.join(self.paths)})"
 
     def shell(self) -> str:
-        return "for path in " + " ".join(self.paths) + "; do mount --bind -o ro /dev/null $ROOT$path; done"
+        from ..plan.shell import quote
+
+        paths = " ".join(map(quote, self.paths))
+        cover = 'if [ -d "$ROOT$path" ]; then set -- empty; else set -- null; fi; mount --bind "$TREES/$1" "$ROOT$path"'
+        return f'for path in {paths}; do [ ! -e "$ROOT$path" ] || {{ {cover}; }}; done'
 
 
 def _covering(cover: int, place: int | Register) -> list[Row]:
@@ -168,4 +176,7 @@ class ReadOnlyPaths(Step):
         return f"mount_setattr(open_tree({', '.join(self.paths)}), MOUNT_ATTR_RDONLY)"
 
     def shell(self) -> str:
-        return "for path in " + " ".join(self.paths) + "; do mount --bind -o ro $ROOT$path $ROOT$path; done"
+        from ..plan.shell import quote
+
+        paths, bind = " ".join(map(quote, self.paths)), 'mount --bind -o ro "$ROOT$path" "$ROOT$path"'
+        return f'for path in {paths}; do [ ! -e "$ROOT$path" ] || {bind}; done'

@@ -123,7 +123,9 @@ class FindPlace(Step):
         return f'openat2(ROOT, "{self.target}", {{O_PATH, RESOLVE_IN_ROOT}})'
 
     def shell(self) -> str:
-        return f"mkdir -p $ROOT{self.target}"
+        from ..plan.shell import quote
+
+        return f'mkdir -p "$ROOT"{quote(self.target)}'
 
 
 class AttachTree(Step):
@@ -158,7 +160,9 @@ class AttachTree(Step):
         return f'move_mount({self.slot}, "{self.target}")'
 
     def shell(self) -> str:
-        return f"mount --move … $ROOT{self.target}"
+        from ..plan.shell import quote, staged
+
+        return f'mount --move {staged(self.slot)} "$ROOT"{quote(self.target)}'
 
 
 class ReadOnlyMount(Step):
@@ -188,7 +192,9 @@ class ReadOnlyMount(Step):
         return f'mount_setattr("{self.path}", MOUNT_ATTR_RDONLY)'
 
     def shell(self) -> str:
-        return f"mount -o remount,bind,ro $ROOT{self.path}"
+        from ..plan.shell import quote
+
+        return f'mount -o remount,bind,ro "$ROOT"{quote(self.path)}'
 
 
 class MakeFilesystem(Step):
@@ -230,8 +236,18 @@ class MakeFilesystem(Step):
         return f'mount("{self.source}", "{self.target}", "{self.kind}", {shown_flags(self.attributes)}, "{options}")'
 
     def shell(self) -> str:
-        options = ",".join((*self.attributes, *self.options))
-        return f"mount -t {self.kind} {f'-o {options} ' if options else ''}{self.source} $ROOT{self.target}"
+        from ..plan.shell import staged
+
+        return self._spelled(staged(self.slot))
+
+    def _spelled(self, target: str) -> str:
+        from ..plan.shell import quote
+
+        escape = self.kind == "overlay"  # its options are paths
+        own = (option.replace(",", "\\,") if escape else option for option in self.options)
+        options = quote(",".join((*self.attributes, *own)))
+        chosen = f"-o {options} " if options != "''" else ""
+        return f"mount -t {self.kind} {chosen}{quote(self.source)} {target}"
 
 
 class MountFilesystem(MakeFilesystem):
@@ -267,6 +283,11 @@ class MountFilesystem(MakeFilesystem):
         ]
         opening, place = place_rows(slots, self.place)
         return [*rows, *opening, attaching(made, place)]
+
+    def shell(self) -> str:
+        from ..plan.shell import quote
+
+        return self._spelled(f'"$ROOT"{quote(self.target)}')
 
     def explain(self, row: int, errno: int, slots: Slots) -> TarboxError:
         hint = f"does this kernel have {self.kind}? {OLD_KERNEL}" if row == 0 else REASONS.get(errno, "")

@@ -204,8 +204,11 @@ class OpenTree(Step):
         return f"{clone}, mount_setattr({shown_flags(self.attributes)})" if self.attributes else clone
 
     def shell(self) -> str:
+        from ..plan.shell import quote, staged
+
         options = ",".join(self.attributes)
-        return f"mount --{'r' if self.recursive else ''}bind {f'-o {options} ' if options else ''}{self.source} …"
+        chosen = f"-o {options} " if options else ""
+        return f"mount --{'r' if self.recursive else ''}bind {chosen}{quote(self.source)} {staged(self.slot)}"
 
 
 class MakeSource(Step):
@@ -232,4 +235,6 @@ class MakeSource(Step):
         return f'mkdir("{self.path}", 0755)'
 
     def shell(self) -> str:
-        return f"mkdir -p {self.path}"
+        from ..plan.shell import quote
+
+        return f"[ -e {quote(self.path)} ] || mkdir -p {quote(self.path)}"

@@ -144,7 +144,7 @@ class DieWithParent(Step):
         return "prctl(PR_SET_PDEATHSIG, SIGKILL)"
 
     def shell(self) -> str:
-        return "setpriv --pdeathsig KILL sh"
+        return "setpriv --pdeathsig KILL COMMAND"
 
 
 class FileMask(Step):

@@ -68,7 +68,15 @@ class MakeScratch(Step):
         return ", ".join(f'mkdir("{path}")' for path in self._paths())
 
     def shell(self) -> str:
-        return "mkdir " + " ".join(self._paths())
+        from ..plan.shell import quote
+
+        made = [f"mkdir -m 700 {quote(self.path)}"]
+        if inner := " ".join(quote(path) for path in self._paths()[1:]):
+            made.append(f"mkdir {inner}")
+        uppers = [f"{self.path}/{name}" for name in self.names if name.endswith("upper")]
+        for upper, like in zip(map(quote, uppers), map(quote, self.like), strict=False):
+            made += [f"chown --reference={like} {upper}", f"chmod --reference={like} {upper}"]
+        return " && ".join(made)
 
     def _paths(self) -> list[str]:
         return [self.path, *(f"{self.path}/{name}" for name in self.names)]
@@ -155,13 +163,21 @@ class OpenOverlay(Step):
 
     def shown(self) -> str:
         """The options as mount(8) takes them."""
-        options = [f"lowerdir={':'.join(self.lower)}"]
+        lower = (_escaped(path).replace(":", "\\:") for path in self.lower)
+        options = [f"lowerdir={':'.join(lower)}"]
         if self.upper:
-            options += [f"upperdir={self.upper}", f"workdir={self.work}"]
+            options += [f"upperdir={_escaped(self.upper)}", f"workdir={_escaped(self.work)}"]
         return ",".join([*options, *self.options])
 
     def call(self) -> str:
         return f'mount("overlay", …, "overlay", 0, "{self.shown()}")'
 
     def shell(self) -> str:
-        return f"mount -t overlay overlay -o {self.shown()} $ROOT"
+        from ..plan.shell import quote, staged
+
+        return f"mount -t overlay -o {quote(self.shown())} none {staged(self.slot)}"
+
+
+def _escaped(path: str) -> str:
+    """A path among options that commas separate."""
+    return path.replace("\\", "\\\\").replace(",", "\\,")

@@ -46,7 +46,9 @@ class AttachRoot(Step):
         return 'move_mount(tree, "/")'
 
     def shell(self) -> str:
-        return "mount --bind $ROOT $ROOT"
+        from ..plan.shell import staged
+
+        return f'mount --move {staged("tree")} "$ROOT"'
 
 
 class PivotRoot(Step):
@@ -73,7 +75,7 @@ class PivotRoot(Step):
         return 'fchdir(ROOT), pivot_root(".", "."), umount2(".", MNT_DETACH), chdir("/")'
 
     def shell(self) -> str:
-        return "cd $ROOT && pivot_root . . && umount -l . && cd /"
+        return 'cd "$ROOT" && pivot_root . . && umount -l . && cd /'
 
 
 class FindDirectory(Step):
@@ -110,7 +112,9 @@ class FindDirectory(Step):
         return f'openat2(ROOT, "{self.path}", {{O_PATH|O_DIRECTORY, RESOLVE_IN_ROOT}})'
 
     def shell(self) -> str:
-        return f"mkdir -p $ROOT{self.path}"
+        from ..plan.shell import quote
+
+        return f'mkdir -p "$ROOT"{quote(self.path)}'
 
 
 class Enter(Step):
@@ -140,7 +144,9 @@ class Enter(Step):
         return f'fchdir("{self.path}")'
 
     def shell(self) -> str:
-        return f"cd {self.path}"
+        from ..plan.shell import quote
+
+        return f"cd {quote(self.path)}"
 
 
 class ReadOnlyRoot(Step):
@@ -162,7 +168,7 @@ class ReadOnlyRoot(Step):
         return 'mount_setattr(ROOT, "", AT_EMPTY_PATH, MOUNT_ATTR_RDONLY)'
 
     def shell(self) -> str:
-        return "mount -o remount,bind,ro $ROOT"
+        return "mount -o remount,bind,ro /"
 
 
 def _explained(error: KernelError, tree: paths.Tree, path: str) -> TarboxError:

@@ -313,8 +313,9 @@ class CloseDescriptors(Step):
         return "close_range(3, ~0U, CLOSE_RANGE_CLOEXEC)"
 
     def shell(self) -> str:
-        """A shell closes them one by one."""
-        return 'for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -lt 3 ] || eval "exec $fd>&-"; done'
+        """One by one. Only bash can close those from 10 up."""
+        close = 'for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -lt 3 ] || eval "exec $fd>&-"; done'
+        return f"bash -c '{close}; exec \"$@\"' - COMMAND"
 
 
 class DeathSignal(Step):
@@ -339,5 +340,7 @@ class DeathSignal(Step):
         return f"prctl(PR_SET_PDEATHSIG, {self.signal})"
 
     def shell(self) -> str:
-        """util-linux has it by name."""
-        return f"setpriv --pdeathsig {self.signal}"
+        """util-linux has it, by name."""
+        from .signals import name
+
+        return f"setpriv --pdeathsig {name(self.signal).removeprefix('SIG')} COMMAND"

@@ -178,4 +178,4 @@ class DefaultSignals(Step):
         return "; ".join([*actions, "rt_sigprocmask(SIG_SETMASK, [], NULL, 8)"])
 
     def shell(self) -> str:
-        return "env --default-signal --block-signal= COMMAND"
+        return "env --default-signal COMMAND"

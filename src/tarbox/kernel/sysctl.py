@@ -67,4 +67,6 @@ class WriteSetting(Step):
         return f'write("{self._path()}", "{self.value}")'
 
     def shell(self) -> str:
-        return f"sysctl -w {self.name}='{self.value}'"
+        from ..plan.shell import quote
+
+        return f"sysctl -qw {quote(f'{self.name}={self.value}')}"

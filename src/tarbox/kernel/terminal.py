@@ -292,7 +292,7 @@ class UseStreams(Step):
         return "; ".join(calls)
 
     def shell(self) -> str:
-        return "" if self.terminal else "setsid sh"
+        return "" if self.terminal else "setsid COMMAND"
 
 
 def _is_null(descriptor: int) -> bool:

@@ -72,8 +72,16 @@ class MountMemory(Step):
         return f'mount("tmpfs", "{self.path}", "tmpfs", 0, "size={self.size}")'
 
     def shell(self) -> str:
-        made = " ".join(f"{self.path}/{name}" for name in self.names)
-        return f"mount -t tmpfs -o size={self.size} tmpfs {self.path}" + (f"; mkdir {made}" if made else "")
+        from ..plan.shell import quote
+
+        made = [f"mount -t tmpfs -o size={self.size},mode=755 tmpfs {quote(self.path)}"]
+        names = [quote(f"{self.path}/{name}") for name in self.names]
+        if names:
+            made.append(f"mkdir -m 755 {' '.join(names)}")
+        if self.like:
+            like = quote(self.like)
+            made += [f"chown --reference={like} {names[0]}", f"chmod --reference={like} {names[0]}"]
+        return "; ".join(made)
 
 
 class LetGo(Step):
@@ -97,7 +105,9 @@ class LetGo(Step):
         return f'umount2("{self.path}", MNT_DETACH)'
 
     def shell(self) -> str:
-        return f"umount -l {self.path}"
+        from ..plan.shell import quote
+
+        return f"umount -l {quote(self.path)}"
 
 
 def detach(path: str) -> None:

@@ -32,7 +32,9 @@ class HostName(Step):
         return f'sethostname("{self.name}")'
 
     def shell(self) -> str:
-        return f"hostname {self.name}"
+        from ..plan.shell import quote
+
+        return f"hostname {quote(self.name)}"
 
 
 class DomainName(Step):
@@ -56,4 +58,6 @@ class DomainName(Step):
         return f'setdomainname("{self.name}")'
 
     def shell(self) -> str:
-        return f"domainname {self.name}"
+        from ..plan.shell import quote
+
+        return f"domainname {quote(self.name)}"

@@ -5,10 +5,13 @@ tarbox explain run IMAGE COMMAND
 
 from __future__ import annotations
 
+from .shell import with_variables
 from .step import PARENT, RUNNER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .plan import Handover, Plan
     from .step import Step
 
@@ -29,11 +32,15 @@ _WIDTH = 110
 _NAMED = 3  # descriptors that cross with a handover are named up to so many
 
 
-def render(plan: Plan, id: str) -> str:
-    """The whole plan as text. Nothing is done for it. id: the container's, which the text calls $ID."""
+def render(plan: Plan, names: Mapping[str, str]) -> str:
+    """The whole plan as text. Nothing is done for it.
+
+    names: the variable by which the text calls each value that is new each time: the container's id is $ID.
+    """
     lines = [
         f"{len(plan.steps)} steps make this container.",
-        "$ is the same in a shell; where there is none, a shell can't do it. $ID is the container's id, new each time.",
+        "$ is the same in a shell; where there is none, a shell can't do it. $ID is the container's id, new each time,",
+        "$ROOT where its root is put together, $TREES what is mounted but not in place, COMMAND what follows.",
     ]
     phase = who = ""
     for index, step in enumerate(plan.steps):
@@ -47,7 +54,7 @@ def render(plan: Plan, id: str) -> str:
         elif step.by != who:
             lines += ["", f"   -- {_WHO[step.by]} --"]
         who = step.by
-        lines += ["", *_step(index + 1, step, id)]
+        lines += ["", *told(index + 1, step, names)]
     return "\n".join(lines) + "\n"
 
 
@@ -59,10 +66,24 @@ def _handover(handover: Handover) -> str:
     return f"handed over from {_WHO[handover.sender]} to {_WHO[handover.receiver]}{crossing}"
 
 
-def _step(number: int, step: Step, id: str) -> list[str]:
-    lines = _folded(f"{number:3}  ", step.call().replace(id, "$ID"), "       ")
+def in_short(step: Step, names: Mapping[str, str], most: int) -> str:
+    """Its system call in one line of at most so many letters."""
+    call = _named(step.call(), names)
+    call = "".join(letter if letter.isprintable() else "?" for letter in call)
+    return call if len(call) <= most else call[: most - 1] + "…"
+
+
+def _named(call: str, names: Mapping[str, str]) -> str:
+    for value, name in names.items():
+        call = call.replace(value, f"${name}")
+    return call
+
+
+def told(number: int, step: Step, names: Mapping[str, str]) -> list[str]:
+    """One step in lines: its number and system call, its command, why it is there, and where its manual is."""
+    lines = _folded(f"{number:3}  ", _named(step.call(), names), "       ")
     if shell := step.shell():
-        lines += _folded("     $ ", shell.replace(id, "$ID"), "         ")
+        lines += _folded("     $ ", with_variables(shell, names), "         ")
     why = (step.why[:1].upper() + step.why[1:]).rstrip(".")
     lines += _folded("     ", f"{why}  [{step.man}]", "     ")
     return lines

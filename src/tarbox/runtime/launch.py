@@ -45,9 +45,12 @@ def pair() -> tuple[channel.Channel, channel.Channel]:
     return channel.pair()
 
 
-def table(steps: Sequence[Step], slots: Slots, errors: int) -> Table:
-    """Turn the runner's steps into its table. errors: the descriptor to which it reports."""
-    rows: list[Row] = []
+def table(steps: Sequence[Step], slots: Slots, errors: int, between: Sequence[Row] = (), marked: int = 0) -> Table:
+    """Turn the runner's steps into its table. errors: the descriptor to which it reports.
+
+    between: rows that are put before the first step, where they don't count, and after each of the first `marked`.
+    """
+    rows: list[Row] = [*between]
     counts: list[int] = []
     knocked = closed = False
     knock = Row("write", (errors, KNOCK, len(KNOCK)), "write(parent)")
@@ -70,6 +73,8 @@ def table(steps: Sequence[Step], slots: Slots, errors: int) -> Table:
                 before += [Row("fcntl", (held, _F_SETFD, _FD_CLOEXEC)) for held in ours]
             rows += before
             counts[-1] += len(before)
+        if between and len(counts) < marked:
+            made += between
         rows += made
         counts.append(len(made))
     last = steps[-1]

@@ -49,7 +49,9 @@ class LimitDevices(Step):
         return "; ".join(f'write("{self.path}/devices.{kind}", "{line}")' for kind, line in self.lines)
 
     def shell(self) -> str:
-        return "; ".join(f"echo '{line}' > {self.path}/devices.{kind}" for kind, line in self.lines)
+        from ...plan.shell import quote
+
+        return "; ".join(f"echo {quote(line)} > {quote(f'{self.path}/devices.{kind}')}" for kind, line in self.lines)
 
 
 def checked(resources: Resources) -> tuple[Rule, ...]:

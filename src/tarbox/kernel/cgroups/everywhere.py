@@ -13,8 +13,7 @@ man 7 cgroup_namespaces; https://docs.kernel.org/admin-guide/cgroup-v1/cgroups.h
 
 from __future__ import annotations
 
-import os
-
+from ...unistd import os
 from .groups import JoinGroup, MakeGroup, MakeParent, read
 from .resources import below
 

@@ -48,7 +48,9 @@ class MakeGroup(Step):
         return f'mkdir("{self.path}", 0755)'
 
     def shell(self) -> str:
-        return f"mkdir {self.path}"
+        from ...plan.shell import quote
+
+        return f"mkdir {quote(self.path)}"
 
 
 class MakeParent(MakeGroup):
@@ -72,7 +74,9 @@ class MakeParent(MakeGroup):
         return (("cgroup-parent", self.path),)
 
     def shell(self) -> str:
-        return f"mkdir -p {self.path}"
+        from ...plan.shell import quote
+
+        return f"mkdir -p {quote(self.path)}"
 
 
 class WriteControl(Step):
@@ -107,7 +111,9 @@ class WriteControl(Step):
         return f'write("{self.path}", "{self.value}")'
 
     def shell(self) -> str:
-        return f"echo '{self.value}' > {self.path}"
+        from ...plan.shell import quote
+
+        return f"echo {quote(self.value)} > {quote(self.path)}"
 
 
 class CopyControl(Step):
@@ -139,8 +145,11 @@ class CopyControl(Step):
         return f'write("{self.path}", read("{self.source}"))'
 
     def shell(self) -> str:
-        copy = f"cat {self.source} > {self.path}"
-        return f'[ -n "$(cat {self.path})" ] || {copy}' if self.keep else copy
+        from ...plan.shell import quote
+
+        path = quote(self.path)
+        copy = f"cat {quote(self.source)} > {path}"
+        return f'[ -n "$(cat {path})" ] || {copy}' if self.keep else copy
 
 
 class JoinGroup(Step):
@@ -174,9 +183,11 @@ class JoinGroup(Step):
         return "; ".join(f'write("{path}", "0")' for path in self.files)
 
     def shell(self) -> str:
+        from ...plan.shell import quote
+
         if len(self.files) == 1:
-            return f"echo $$ > {self.files[0]}"
-        return f"for file in {' '.join(self.files)}; do echo $$ > $file; done"
+            return f"echo 0 > {quote(self.files[0])}"
+        return f'for file in {" ".join(map(quote, self.files))}; do echo 0 > "$file"; done'
 
 
 class OpenGroup(Step):

@@ -75,7 +75,9 @@ class EnableControllers(Step):
         return f'write("{self.path}/cgroup.subtree_control", "{self._value()}")'
 
     def shell(self) -> str:
-        return f"echo {self._value()} > {self.path}/cgroup.subtree_control"
+        from ...plan.shell import quote
+
+        return f"echo {self._value()} > {quote(f'{self.path}/cgroup.subtree_control')}"
 
     def _value(self) -> str:
         return " ".join("+" + name for name in dict.fromkeys(self.needed + self.wanted))

@@ -74,7 +74,9 @@ class WriteWeight(Step):
         return f'write("{self.path}/{{blkio.bfq.weight,io.bfq.weight,io.weight}}", "{self.value}")'
 
     def shell(self) -> str:
-        return f"echo '{self.value}' > {self.path}/io.bfq.weight  # blkio.bfq.weight on version 1"
+        from ...plan.shell import quote
+
+        return f"echo {quote(self.value)} > {quote(f'{self.path}/io.bfq.weight')}  # blkio.bfq.weight on version 1"
 
 
 def even_weight(weight: int) -> int:
