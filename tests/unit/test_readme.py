@@ -37,8 +37,12 @@ CALLS = [words for line in shown_commands() for words in tarbox_words(line)]
 
 
 @pytest.mark.parametrize("words", CALLS, ids=" ".join)
-def test_shown_commands_are_understood(words):
+def test_shown_commands_are_understood(words, tmp_path, monkeypatch):
     """The parser takes them, with an image and a command where there must be one."""
+    monkeypatch.chdir(tmp_path)
+    for word in words:
+        if word.startswith("seccomp=") and word.endswith(".json"):  # learned by the command before
+            (tmp_path / word.partition("=")[2]).touch()
     found = parse(TARBOX, words)
     assert found.rest, "no command"
     verb, *rest = found.rest

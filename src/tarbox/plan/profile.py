@@ -34,7 +34,8 @@ class Profile:
     """The times of one run, in nanoseconds of one clock.
 
     before: processor time up to the moment in which the profile began, began: that moment. steps: when each step of
-    the plan began, by its index. names: the variables for values that are others each time. started, ended, cleaned: when the program ran, had ended, and all was taken away.
+    the plan began, by its index. names: the variables for values that are others each time. started, ended, cleaned:
+    when the program ran, had ended, and all was taken away.
     """
 
     __slots__ = ("before", "began", "cleaned", "code", "ended", "names", "plan", "spawned", "started", "steps")

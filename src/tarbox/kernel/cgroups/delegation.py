@@ -120,7 +120,7 @@ def delegate(inner: Backend, facts: Cgroups, parent: str) -> Delegated | None:
     named, safe = trees(read("/proc/self/mountinfo") or "")
     if facts.v2:
         return Delegated(inner, VERSION_2, facts.v2, facts.controllers, safe, parent)
-    import os
+    from ...unistd import os
 
     if named and facts.v1 and os.access(named, os.W_OK):
         return Delegated(inner, NAMED, named, (), True, parent)
