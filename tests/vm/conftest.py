@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -45,15 +46,21 @@ class Inside:
 @pytest.fixture(scope="session")
 def inside(test_host: testhost.TestHost) -> Iterator[Inside]:
     """The virtual machine, running."""
+    with started(test_host) as made:
+        made.open_to_plain_users()
+        yield made
+
+
+@contextlib.contextmanager
+def started(test_host: testhost.TestHost, parameters: str = "") -> Iterator[Inside]:
+    """A virtual machine, running until the end of the block. parameters: more of its kernel's."""
     if reason := lacks():
         pytest.skip(reason)
     # The tests have no network; the kernel comes from Debian.
     test_host.outside(sys.executable, str(Path(__file__).with_name("machine.py")), "--fetch", capture_output=True)
     try:
-        machine = Machine()
+        machine = Machine(parameters=parameters)
     except MachineError as error:
         pytest.fail(str(error))
     with machine:
-        made = Inside(machine)
-        made.open_to_plain_users()
-        yield made
+        yield Inside(machine)

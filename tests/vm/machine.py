@@ -51,7 +51,7 @@ exec qemu-system-x86_64 -M q35 $PROCESSOR -smp 2 -m "$MEMORY" -nodefaults -no-re
   -object memory-backend-memfd,id=memory,size="$MEMORY",share=on -numa node,memdev=memory \
   -chardev socket,id=files,path="$RUN/files" -device vhost-user-fs-pci,chardev=files,tag=outside,queue-size=1024 \
   -kernel "$KERNEL" -append "root=outside rootfstype=virtiofs rw init=/mnt/init console=ttyS0 panic=-1 quiet \
-  mitigations=off nokaslr tsc=reliable no_timer_check"
+  mitigations=off nokaslr tsc=reliable no_timer_check $PARAMETERS"
 """
 
 # Inside, as process 1: lay memory over the root, mount what a machine has, then do what the console says. /mnt is the
@@ -114,10 +114,12 @@ class MachineError(Exception):
 class Machine:
     """A running virtual machine; as a context manager it is gone at the end, with all that it made.
 
-    memory: as QEMU writes sizes. Raises MachineError when it doesn't start within two minutes.
+    memory: as QEMU writes sizes. parameters: more of the kernel's. Raises MachineError when it doesn't start within two
+    minutes.
     """
 
-    def __init__(self, memory: str = "2G") -> None:
+    def __init__(self, memory: str = "2G", parameters: str = "") -> None:
+        self.parameters = parameters
         self.turn = 0
         self.folder = tempfile.mkdtemp(prefix="tarbox-vm-", dir="/dev/shm")
         self.console = open(self.folder + "/console", "wb+")
@@ -186,7 +188,7 @@ class Machine:
         needed = {os.path.realpath(path) for path in (PROJECT, sys.base_prefix, sys.prefix, modules)}
         apart = sorted(path for path in needed if os.stat(path).st_dev != os.stat("/").st_dev)
         settings = {"VIEW": view, "RUN": self.folder, "APART": " ".join(apart), "KERNEL": kernel, "MEMORY": memory}
-        settings |= {"PROCESSOR": processor, "SERVER": server() or ""}
+        settings |= {"PROCESSOR": processor, "SERVER": server() or "", "PARAMETERS": self.parameters}
         self.process = subprocess.Popen(
             # When this process dies, so does `unshare`, then the namespace's first process, and all others with it.
             ["setpriv", "--pdeathsig", "KILL", "unshare", "-mpf", "--kill-child", "sh", "-c", OUTSIDE],

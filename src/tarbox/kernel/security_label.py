@@ -55,6 +55,37 @@ def _module(found: str, selinux: bool, apparmor: bool) -> str:
     return APPARMOR if apparmor else "unknown module"
 
 
+class LabelMount(Step):
+    """Give the top directory of a mount SELinux's label. slot: the mount's. path: where it is, for people."""
+
+    __slots__ = ("label", "path", "slot")
+
+    phase = "filesystem"
+    why = "what the program may do there goes by the label"
+    man = "setxattr(2)"
+
+    def __init__(self, slot: str, path: str, label: str) -> None:
+        super().__init__(RUNNER)
+        self.slot = slot
+        self.path = path
+        self.label = label
+
+    def takes(self) -> tuple[str, ...]:
+        return (self.slot,)
+
+    def rows(self, slots: Slots) -> list[Row]:
+        text = os.fsencode(self.label)
+        # A mount's descriptor can't be written to, but entered; the working directory is chosen later.
+        enter = Row("fchdir", (slots.argument(self.slot),))
+        return [enter, Row("setxattr", (b".", b"security.selinux", text, len(text) + 1, 0), self.call())]
+
+    def call(self) -> str:
+        return f'setxattr("{self.path}", "security.selinux", "{self.label}")'
+
+    def shell(self) -> str:
+        return f"chcon {self.label} $ROOT{self.path}"
+
+
 class OpenProc(Step):
     """Open the host's /proc, and make sure that it is what it seems to be."""
 

@@ -102,7 +102,7 @@ def plan(config: Config, beside: Beside) -> Plan:
     if linux.get("mountLabel"):
         from .security_labels import label_mounts
 
-        label_mounts([*files, *beside.steps], linux["mountLabel"])
+        label_mounts(files, beside.steps, linux["mountLabel"])
     outside = [
         *(step for step in beside.steps if step.phase in ("image", "host")),
         *(step for step in groups if step.by == PARENT),

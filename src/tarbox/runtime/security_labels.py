@@ -7,8 +7,9 @@ https://github.com/opencontainers/runtime-spec/blob/main/config.md#linux-process
 
 from __future__ import annotations
 
+from ..kernel.mount_points import MountFilesystem
 from ..kernel.overlay import OpenOverlay
-from ..kernel.security_label import APPARMOR, SELINUX, OpenAttribute, OpenProc, SetLabel
+from ..kernel.security_label import APPARMOR, SELINUX, LabelMount, OpenAttribute, OpenProc, SetLabel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from ..spec.runtime import Process
 
 _UNCONFINED = "unconfined"
-_LABELLED = ("tmpfs", "devpts", "mqueue")  # the kernel labels what is in /proc, /sys and cgroups itself
+_LABELLED = ("tmpfs", "devpts")  # the kernel labels what is in /proc, /sys and cgroups itself
+_ALREADY_MADE = "mqueue"  # with its namespace, so that it takes no label as a whole any more, but its top does
 
 
 def steps(process: Process, init: bool) -> list[Step]:
@@ -38,9 +40,15 @@ def steps(process: Process, init: bool) -> list[Step]:
     return [OpenProc(), OpenAttribute(module, "current" if init else "exec"), SetLabel(module, label, init)]
 
 
-def label_mounts(made: Iterable[Step], label: str) -> None:
-    """Have all files of the file systems that these steps make labelled as SELinux's context `label` says."""
+def label_mounts(made: list[Step], more: Iterable[Step], label: str) -> None:
+    """Have all files of the file systems that these steps make labelled as SELinux's context `label` says.
+
+    made: a list, to which a step may be added. more: others, or some of the same.
+    """
+    for at, step in [*enumerate(made)][::-1]:
+        if isinstance(step, MountFilesystem) and step.kind == _ALREADY_MADE:
+            made.insert(at + 1, LabelMount(step.slot, step.target, label))
     labelled: Any
-    for labelled in {id(step): step for step in made}.values():
+    for labelled in {id(step): step for step in (*made, *more)}.values():
         if isinstance(labelled, OpenOverlay) or getattr(labelled, "kind", "") in _LABELLED:
             labelled.options = (*labelled.options, f"context={label}")
