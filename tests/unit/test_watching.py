@@ -48,7 +48,7 @@ def test_nothing_is_left_out_of_the_sum():
 
 def test_the_table_has_all_of_it():
     lines = profile().table().splitlines()
-    assert lines[2] == f"   1.000  10.0    1 {'do("open $ID")':60} ####"
+    assert lines[2] == "   1.000  10.0    1 " + 'do("open $ID")'.ljust(60) + " ####"
     assert "   5.000  50.0    4 " in lines[6]
     assert lines[6].endswith(" " + "#" * 20)
     assert " 163.000        together" in lines
