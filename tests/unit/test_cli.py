@@ -181,17 +181,47 @@ def test_every_option_reaches_the_engine(tmp_path: Path, monkeypatch: pytest.Mon
         "ulimit": "core=0", "cap-add": "ALL", "cap-drop": "ALL", "security-opt": "no-new-privileges", "network": "host",
         "hostname": "a", "domainname": "a", "attach": "stdout", "label": "a=1", "label-file": str(tmp_path / "env"),
         "annotation": "a=1", "cidfile": "/a", "learn": "/a", "pull": "never", "platform": "arm64",
-        "device": "/dev/fuse",
+        "device": "/dev/fuse", "systemd": "always",
         "device-cgroup-rule": "c 1:3 r", "gpus": "all", "cdi-spec-dir": "/a", "sysctl": "net.ipv4.ip_forward=1",
-        "systemd": "always",
     }  # fmt: skip
     for option in run.OPTIONS:
-        if option.names[0] in ("profile", "step"):  # who looks on, and nothing of the container
-            continue
+        if option.names[0] in ("profile", "step"):
+            continue  # these are about the run, and not about the container
         words = [option.dashed()] + ([samples[option.names[0]]] if option.metavar else [])
         words = ["--sig-proxy=false"] if words == ["--sig-proxy"] else words  # the one that is on by itself
         found = run.run_options(run.parse(run.VERB, [*words, "host"]))
         assert found != RunOptions("host"), option.names
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--profile host", (True, False)),
+        ("--profile=true host", (True, False)),
+        ("--profile=json host", ("json", False)),
+        ("--profile=/a/file host", ("/a/file", False)),
+        ("--step host", (None, True)),
+        ("--step --profile=false host", ("", True)),
+        ("--profile=0 --step=false host", None),
+        ("host --profile --step", None),
+    ],
+)
+def test_watching_is_asked_for_by_its_options(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, words: str, expected: object
+) -> None:
+    """And nothing of it is loaded otherwise."""
+    said: list[object] = [None]
+    watching = types.ModuleType("tarbox.engine.watching")
+    watching.run = lambda options, root, profile, step: said.append((profile, step)) or 5  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tarbox.engine.watching", watching)
+    engine(lambda options, root: 6)
+    assert main(["run", *words.split()]) == (5 if expected else 6)
+    assert said[-1] == expected
+
+
+def test_a_profile_into_no_file_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--profile=", "host"]) == 125
+    assert "--profile: an empty path" in capfd.readouterr().err
 
 
 def test_variables_come_from_files_first_then_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ class Times:
         """Look on at a container's start."""
         self.profile.plan = container.plan
         self.profile.names = container.names()
-        machinery = Marked(self._mark, self._spawned, waits=False)
+        machinery = Marked(self._mark)
         machinery.total = len(container.plan.steps)
         execution.machinery = machinery
         execution.observe = self._observe
@@ -106,9 +106,6 @@ class Times:
 
     def _mark(self, index: int, stamp: int) -> None:
         self.profile.steps[index] = stamp
-
-    def _spawned(self, pid: int) -> None:
-        self.profile.spawned = time.time_ns()
 
     def started(self) -> None:
         """The program runs."""
@@ -152,7 +149,7 @@ class Steps:
         """Look on at a container's start."""
         self._execution = execution
         self._stepper = Stepper(container.plan, container.names(), self._say, self._ask, self._look)
-        machinery = Marked(self._mark, self._spawned, waits=True)
+        machinery = Marked(self._mark, self._spawned)
         machinery.total = len(container.plan.steps)
         execution.machinery = machinery
         execution.observe = self._observe

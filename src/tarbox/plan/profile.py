@@ -35,17 +35,17 @@ class Profile:
 
     before: processor time up to the moment in which the profile began, began: that moment. steps: when each step of
     the plan began, by its index. names: the variables for values that are others each time. started, ended, cleaned:
-    when the program ran, had ended, and all was taken away.
+    when the program ran, had ended, and all was taken away. code: its exit code.
     """
 
-    __slots__ = ("before", "began", "cleaned", "code", "ended", "names", "plan", "spawned", "started", "steps")
+    __slots__ = ("before", "began", "cleaned", "code", "ended", "names", "plan", "started", "steps")
 
     def __init__(self, began: int, before: int) -> None:
         self.plan: Plan | None = None
         self.before = before
         self.began = began
         self.steps: dict[int, int] = {}
-        self.spawned = self.started = self.ended = self.cleaned = 0
+        self.started = self.ended = self.cleaned = 0
         self.code = 0
         self.names: Mapping[str, str] = {}
 

@@ -73,18 +73,18 @@ class MarkedChannel:
 class Marked:
     """The machinery of `launch`, with marks between the runner's steps.
 
-    on_mark: told (index of the step that comes next, the clock in nanoseconds) at each. waits: the runner goes on only
-    when that has returned. on_spawn: told the runner's process id.
+    on_mark: told (index of the step that comes next, the clock in nanoseconds) at each. on_spawn: told the runner's
+    process id; with it the runner waits at each mark until `on_mark` has returned.
 
     A filter of somebody's own may deny the calls, or kill for them, so that after one there are no marks.
     """
 
     __slots__ = ("_ahead", "_before", "on_mark", "on_spawn", "total", "waits")
 
-    def __init__(self, on_mark: OnMark, on_spawn: Callable[[int], None], waits: bool) -> None:
+    def __init__(self, on_mark: OnMark, on_spawn: Callable[[int], None] | None = None) -> None:
         self.on_mark = on_mark
         self.on_spawn = on_spawn
-        self.waits = waits
+        self.waits = on_spawn is not None
         self.total = 0  # steps of the plan
         self._ahead: list[int] = []
         self._before = 0
@@ -109,7 +109,8 @@ class Marked:
     def spawn(self, step: Step, slots: Slots, table: launch.Table, keep: list[int]) -> int:
         """Start the runner."""
         pid = launch.spawn(step, slots, table, keep)
-        self.on_spawn(pid)
+        if self.on_spawn:
+            self.on_spawn(pid)
         return pid
 
     def report(self, data: bytes) -> tuple[int, int] | None:
