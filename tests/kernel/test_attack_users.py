@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 
@@ -145,6 +146,7 @@ CASES = {
     ("--cap-drop", "ALL"): (NO, NO, NO, NO, NO),
     ("--cap-drop", "ALL", "--cap-add", "CHOWN"): (NO, 1, 1, 1, NO),
     ("--cap-drop", "ALL", "--cap-add", "CHOWN", "-u", "guest"): (NO, NO, NO, 1, NO),
+    ("--cap-add", "NET_ADMIN", "-u", "guest"): (NO, NO, NO, DEFAULT | 1 << 12, NO),
     ("--cap-add", "SYS_PTRACE"): (NO, *[DEFAULT | 1 << 19] * 3, NO),
     ("--security-opt", "no-new-privileges"): (NO, DEFAULT, DEFAULT, DEFAULT, NO),
     ("--security-opt", "no-new-privileges", "-u", "guest"): (NO, NO, NO, DEFAULT, NO),
@@ -165,6 +167,72 @@ def test_privileged_has_no_inheritable_ones_either(tarbox, rootfs_busybox):
     for (inheritable, permitted, effective, bounding, ambient), _ in _sets(tarbox, rootfs_busybox, "--privileged"):
         assert (inheritable, ambient) == (0, 0)
         assert permitted == effective == bounding > DEFAULT
+
+
+@pytest.mark.parametrize("options", [(), ("--init",), ("-u", "guest"), ("--privileged",)], ids=" ".join)
+def test_what_the_caller_may_hand_on_is_not_handed_on(tarbox, rootfs_busybox, options):
+    """Inheritable and ambient capabilities of whoever types the command end with it."""
+    names = "+net_raw,+net_admin,+chown,+sys_admin"
+    caller = ["setpriv", f"--inh-caps={names}", f"--ambient-caps={names}", "--"]
+    command = ["sh", "-c", "cat /proc/1/status /proc/self/status"]
+    words = [*caller, *tarbox.command("run", "--rm", *options, rootfs_busybox, *command)]
+    told = subprocess.run(words, env=tarbox.environment(), capture_output=True, text=True, check=True).stdout
+    for name in ("CapInh", "CapAmb"):
+        assert [int(line.split()[1], 16) for line in told.splitlines() if line.startswith(name)] == [0, 0]
+    outside = subprocess.run([*caller, "cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
+    assert "CapAmb:\t0000000000000000" not in outside, "the caller has some to hand on"
+
+
+def test_a_files_inheritable_capabilities_give_nothing(tarbox, rootfs_busybox):
+    """What they are for is gone with the inheritable set; permitted ones of a file are given, within the bounds."""
+    grep = tools.install(rootfs_busybox / "caps/grep", (rootfs_busybox / "bin/busybox").read_bytes())
+    status = {}
+    for text in ("cap_net_raw,cap_net_admin+ei", "cap_net_raw+ep"):
+        subprocess.run(["setcap", text, grep], check=True)
+        told = tarbox.output("run", "--rm", "-u", "guest", rootfs_busybox, "/caps/grep", "^Cap", "/proc/self/status")
+        status[text] = [int(line.split()[1], 16) for line in told.splitlines()]
+    assert status["cap_net_raw,cap_net_admin+ei"] == [0, 0, 0, DEFAULT, 0]
+    assert status["cap_net_raw+ep"] == [0, 1 << 13, 1 << 13, DEFAULT, 0]
+    subprocess.run(["setcap", "cap_net_admin+ep", grep], check=True)
+    done = tarbox("run", "--rm", "-u", "guest", rootfs_busybox, "/caps/grep", "Cap", "/proc/self/status")
+    assert done.returncode == 126, "more than the bounds is no start at all"
+
+
+TRICKY = """root:x:0:0:root:/root:/bin/sh
+plain:x:1000:1000::/:/bin/sh
+twice:x:1001:1001::/:/bin/sh
+twice:x:0:0::/:/bin/sh
+far:x:2147483646:2147483646::/:/bin/sh
+lead:x:01002:01002::/:/bin/sh
+dash-name:x:1003:1000::/:/bin/sh
+dot.name:x:1004:1001::/:/bin/sh
+_under:x:1005:1::/:/bin/sh
+nogroup:x:1006:4242::/:/bin/sh
+many:x:1007:1000::/:/bin/sh
+"""
+
+
+def test_users_are_whom_the_images_own_id_says(tarbox, rootfs_busybox):
+    """Asked of a program in the container, which reads the same files by code of its own."""
+    (rootfs_busybox / "etc/passwd").write_text(TRICKY)
+    groups = ["root:x:0:", "plain:x:1000:", "twice:x:1001:many", "half:x:1009:twice,many,", "twin:x:1010:many"]
+    groups += ["twin:x:1011:plain", *(f"g{number}:x:{number}:many" for number in range(3000, 3060))]
+    (rootfs_busybox / "etc/group").write_text("\n".join(groups) + "\n")
+    names = list(dict.fromkeys(line.split(":")[0] for line in TRICKY.splitlines()))
+    script = "for n in $0; do echo $(id -u $n) $(id -g $n) $(id -G $n); done"
+    said = tarbox.output("run", "--rm", rootfs_busybox, "sh", "-c", script, " ".join(names)).splitlines()
+    for name, line in zip(names, said, strict=True):
+        user, group, *more = line.split()
+        mine = "echo $(id -u) $(id -g) $(grep Groups /proc/self/status | cut -f2)"
+        told = tarbox.output("run", "--rm", "-u", name, rootfs_busybox, "sh", "-c", mine).split()
+        assert told[:2] == [user, group], name
+        assert set(told[2:]) == set(more), name
+
+
+@pytest.mark.parametrize("user", BEYOND)
+def test_no_program_of_the_image_knows_such_a_user_either(tarbox, rootfs_busybox, user):
+    """What tarbox refuses isn't a user that `id` would have found."""
+    assert tarbox("run", "--rm", rootfs_busybox, "id", "-u", "--", user).returncode != 0
 
 
 def test_capabilities_work(tarbox, rootfs_busybox):

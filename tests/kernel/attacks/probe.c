@@ -162,6 +162,24 @@ static int swap(int count, char **words)
 	return 0;
 }
 
+/* mounts TURNS SECONDS SOURCE PATH: lay one folder over another and take it away, as often and as long as `swap`. */
+static int mounts(char **words)
+{
+	long turns = 0, least = atol(words[0]);
+	double end = now() + atof(words[1]);
+	fcntl(0, F_SETFL, O_NONBLOCK);
+	for (char byte;; turns++) {
+		if (mount(words[2], words[3], NULL, MS_BIND | MS_REC, NULL) || umount2(words[3], MNT_DETACH)) {
+			perror(words[3]);
+			return 1;
+		}
+		if (turns >= least && (now() >= end || read(0, &byte, 1) == 0))
+			break;
+	}
+	printf("turns %ld\n", turns);
+	return 0;
+}
+
 /* covers NAME ...: is each of these that is a procfs covered as it should be? */
 static int covers(int count, char **names)
 {
@@ -299,6 +317,8 @@ int main(int count, char **words)
 		return pry(words[2]);
 	if (!strcmp(word, "swap"))
 		return swap(count - 2, words + 2);
+	if (!strcmp(word, "mounts"))
+		return mounts(words + 2);
 	if (!strcmp(word, "covers"))
 		return covers(count - 2, words + 2);
 	if (!strcmp(word, "push"))
