@@ -55,6 +55,10 @@ def verb_named(name: str) -> Verb:
         from . import limit
 
         return limit.VERB
+    if name == "isolate":
+        from . import isolate
+
+        return isolate.VERB
     if name == "version":
         from . import version
 

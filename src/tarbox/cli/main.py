@@ -25,6 +25,7 @@ VERBS = {
     "caps": "Show capabilities of processes and files, or set those of files",
     "ns": "List the namespaces of the machine",
     "limit": "Limit plain commands and processes, no container",
+    "isolate": "Give a plain command single parts of a container",
     "version": "Show the versions of tarbox, Python and the kernel",
     "help": "Show the help of a command",
 }
@@ -146,6 +147,8 @@ def call(name: str, words: list[str], settings: Globals) -> int:
         from .ns import main as verb
     elif name == "limit":
         from .limit import main as verb
+    elif name == "isolate":
+        from .isolate import main as verb
     elif name == "version":
         from .version import main as verb
     elif name == "help":

@@ -29,7 +29,7 @@ from ..runtime.launch import INHERITED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from ..plan.step import Step
 
@@ -44,17 +44,50 @@ def attend(command: Sequence[str], steps: Sequence[Step], before: Sequence[Step]
     command: a program, looked for on the path, and its arguments. steps: of the runner, which becomes the command.
     before: of this process. Raises what a step raised, CommandNotFoundError and CommandNotExecutableError.
     """
+
+    def planned(mask: bytes, given: tuple[str, ...]) -> Plan:
+        ending = [DeathSignal()] if any(isinstance(step, DieWithParent) for step in steps) else []
+        last = [DefaultSignals(signals.PYTHONS, mask), *ending, program(command)]
+        return Plan([*before, Spawn(()), *steps, *last], given)
+
+    return carry_out(planned)
+
+
+def program(command: Sequence[str], variables: Sequence[str] = (), directory: str = "", init: bool = False) -> Execute:
+    """The step that becomes the command, with the caller's environment.
+
+    variables: NAME=value that come over the caller's; without a value, as the caller has it. directory: where it
+    starts, for telling what went wrong; "" for here. init: a small one of ours stays as its parent.
+    """
+    environment = dict(os.environ)
+    for variable in variables:
+        name, equals, value = variable.partition("=")
+        if equals:
+            environment[name] = value
+    listed = tuple(f"{name}={value}" for name, value in environment.items())
+    search = environment.get("PATH") or os.defpath
+    return Execute(command[0], tuple(command), listed, init, search, directory or here())
+
+
+def here() -> str:
+    """The working directory; "/" where that isn't there any more."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"
+
+
+def carry_out(planned: Callable[[bytes, tuple[str, ...]], Plan]) -> int:
+    """Carry out a plan that ends with a command, and attend to that; returns its exit code as `attend` does.
+
+    planned: makes the plan, from the mask of signals that the command is to have, and the slots that are filled before.
+    """
     if _SIGCHLD in signals.ignored():  # inherited; the kernel would throw the exit status away
         syscall("rt_sigaction", _SIGCHLD, bytes(32), None, 8)
     mask = signals.present_mask()
     slots = Slots()
     slots.descriptors.update(_inherited())
-    given = tuple(slots.descriptors)
-    ending = [DeathSignal()] if any(isinstance(step, DieWithParent) for step in steps) else []
-    environment = tuple(f"{name}={value}" for name, value in os.environ.items())
-    program = Execute(command[0], tuple(command), environment, search=_path(), directory=os.getcwd())
-    plan = Plan([*before, Spawn(()), *steps, DefaultSignals(signals.PYTHONS, mask), *ending, program], given)
-    execution = Execution(plan, slots, launch, results=("pidfd",))
+    execution = Execution(planned(mask, tuple(slots.descriptors)), slots, launch, results=("pidfd",))
     try:
         try:
             child = execution.start()
@@ -71,10 +104,6 @@ def attend(command: Sequence[str], steps: Sequence[Step], before: Sequence[Step]
         return _wait(child)
     finally:
         signals.set_mask(mask)
-
-
-def _path() -> str:
-    return os.environ.get("PATH") or os.defpath
 
 
 def _inherited() -> dict[str, int]:
@@ -100,7 +129,10 @@ def _reap(child: int) -> None:
 
 def _reworded(error: CommandError) -> CommandError:
     """There is no container to speak of."""
-    return type(error)(error.message.replace(" in the container", ""), error.hint.replace(" in the container", ""))
+    message, hint = error.message, error.hint
+    for words, instead in ((" in the container", ""), ("isn't in the image", "isn't there"), (" in the image", "")):
+        message, hint = message.replace(words, instead), hint.replace(words, instead)
+    return type(error)(message, hint)
 
 
 def _wait(child: int) -> int:

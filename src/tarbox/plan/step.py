@@ -145,6 +145,7 @@ class Step:
     why = ""  # one line, for somebody who learns what a container is
     man = ""  # e.g. "mount(2)"
     spawns = False  # the one step after which there are two processes
+    waits = False  # for steps of the runner: begins when the parent's steps after the spawning are done
     late = False  # done when all of the container's file trees are made, wherever it was asked for
 
     by: str

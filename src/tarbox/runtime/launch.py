@@ -50,26 +50,26 @@ def table(steps: Sequence[Step], slots: Slots, errors: int) -> Table:
     """Turn the runner's steps into its table. errors: the descriptor to which it reports."""
     rows: list[Row] = []
     counts: list[int] = []
-    knocked = closed = False
-    knock = Row("write", (errors, KNOCK, len(KNOCK)), "write(parent)")
+    knocked = False
+    ready = [Row("write", (errors, KNOCK, len(KNOCK)), "write(parent)")]
+    if not any(isinstance(step, CloseDescriptors) for step in steps):  # what the caller had open is passed on,
+        ours = [errors, *(held for name, held in slots.descriptors.items() if not name.startswith(INHERITED))]
+        ready += [Row("fcntl", (held, _F_SETFD, _FD_CLOEXEC)) for held in ours]  # and nothing of ours
     for step in steps:
         made = step.rows(slots)
+        if step.waits:
+            made.insert(0, Row("recvfrom", (errors, 0, 0, 0, 0, 0), "recv(parent)"))
         if isinstance(step, DeathSignal):  # a parent that died before it was set sends none; then this row fails
-            made.append(knock)
+            made += ready
             knocked = True
         elif isinstance(step, CloseDescriptors):
             # Marked, they would stay open in an init, and through /proc/1/fd the container reached what is beneath its
             # mounts: /proc/sys, writable. Only the report's is still needed; an init closes it itself.
             others = ((3, errors - 1), (errors + 1, _EVERY))
             made[:0] = [Row("close_range", (*some, 0)) for some in others if some[0] <= some[1]]
-            closed = True
-        elif isinstance(step, Execute):
-            before = [] if knocked else [knock]
-            if not closed:  # what the caller had open is passed on, and nothing of ours
-                ours = [errors, *(held for name, held in slots.descriptors.items() if not name.startswith(INHERITED))]
-                before += [Row("fcntl", (held, _F_SETFD, _FD_CLOEXEC)) for held in ours]
-            rows += before
-            counts[-1] += len(before)
+        elif isinstance(step, Execute) and not knocked:
+            rows += ready
+            counts[-1] += len(ready)
         rows += made
         counts.append(len(made))
     last = steps[-1]
