@@ -376,7 +376,14 @@ def test_exit_codes(tarbox, words, code):
 
 def test_its_terminal_is_the_callers(tarbox):
     """The same one, and ^C reaches it directly."""
-    words = ("isolate", "--uts", "--net", "sh", "-c", "tty; trap 'echo INT; exit 3' INT; echo ready; sleep 30")
+    words = (
+        "isolate",
+        "--uts",
+        "--net",
+        "sh",
+        "-c",
+        "tty; trap 'echo INT; exit 3' INT; echo ready; while :; do sleep 0.2; done",
+    )
     terminal = Terminal(*tarbox.command(*words))
     try:
         assert terminal.expect("ready").split() == [os.ttyname(terminal.side)]

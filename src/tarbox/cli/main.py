@@ -26,6 +26,8 @@ VERBS = {
     "ns": "List the namespaces of the machine",
     "limit": "Limit plain commands and processes, no container",
     "isolate": "Give a plain command single parts of a container",
+    "enter": "Run a command in chosen namespaces of something that runs",
+    "debug": "Look at something that runs with the host's tools",
     "version": "Show the versions of tarbox, Python and the kernel",
     "help": "Show the help of a command",
 }
@@ -149,6 +151,10 @@ def call(name: str, words: list[str], settings: Globals) -> int:
         from .limit import main as verb
     elif name == "isolate":
         from .isolate import main as verb
+    elif name == "enter":
+        from .enter import main as verb
+    elif name == "debug":
+        from .debug import main as verb
     elif name == "version":
         from .version import main as verb
     elif name == "help":

@@ -18,12 +18,13 @@ VERB = Verb(
     "ns",
     "ls|create|rm ...",
     "List the namespaces of the machine, or make some that have a name and last without a process: 'tarbox ns create"
-    " --net NAME' makes them, 'tarbox ns rm NAME' removes them, and"
+    " --net NAME' makes them, 'tarbox enter NAME COMMAND' runs a command in them, 'tarbox ns rm NAME' removes them, and"
     " 'tarbox ns ls' shows all there are. Each has a --help.",
     examples=(
         ("tarbox ns ls", "All of them."),
         ("tarbox ns ls --type net", "Those for networks, also the ones that 'ip netns' keeps."),
         ("tarbox ns create --net --uts lab1", "A network and a host name that last."),
+        ("tarbox enter lab1 -- ip addr", "A command in them."),
         ("tarbox ns rm lab1", "Removed."),
     ),
 )

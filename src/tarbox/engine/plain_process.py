@@ -19,6 +19,7 @@ from ..kernel import signals
 from ..kernel.namespaces import DieWithParent, Spawn
 from ..kernel.program import Execute
 from ..kernel.runner import DeathSignal
+from ..kernel.setns import BIRTH
 from ..kernel.signals import DefaultSignals
 from ..kernel.syscall import syscall
 from ..plan.executor import Execution
@@ -29,7 +30,7 @@ from ..runtime.launch import INHERITED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..plan.step import Step
 
@@ -77,31 +78,35 @@ def here() -> str:
         return "/"
 
 
-def carry_out(planned: Callable[[bytes, tuple[str, ...]], Plan]) -> int:
+def carry_out(planned: Callable[[bytes, tuple[str, ...]], Plan], slots_too: Mapping[str, int] | None = None) -> int:
     """Carry out a plan that ends with a command, and attend to that; returns its exit code as `attend` does.
 
     planned: makes the plan, from the mask of signals that the command is to have, and the slots that are filled before.
+    slots_too: open descriptors of the caller's for it; with one in the slot "birth" the command is a child of the
+    runner's, see `kernel/setns.py`.
     """
     if _SIGCHLD in signals.ignored():  # inherited; the kernel would throw the exit status away
         syscall("rt_sigaction", _SIGCHLD, bytes(32), None, 8)
     mask = signals.present_mask()
     slots = Slots()
     slots.descriptors.update(_inherited())
+    slots.descriptors.update(slots_too or {})
     execution = Execution(planned(mask, tuple(slots.descriptors)), slots, launch, results=("pidfd",))
+    birth = slots.descriptors.get(BIRTH)
     try:
         try:
             child = execution.start()
         except CommandError as error:
-            _reap(execution.pid)
+            _reap(execution.pid, birth)
             raise _reworded(error) from None
         except BaseException:
-            _reap(execution.pid)
+            _reap(execution.pid, birth)
             raise
         finally:
             for line in slots.warnings:
                 os.write(2, f"tarbox: {line}\n".encode("utf-8", "replace"))
         os.close(slots.take("pidfd"))
-        return _wait(child)
+        return _wait(child if birth is None else _born(child, birth))
     finally:
         signals.set_mask(mask)
 
@@ -118,7 +123,20 @@ def _inherited() -> dict[str, int]:
     return found
 
 
-def _reap(child: int) -> None:
+def _born(parent: int, birth: int) -> int:
+    """The process that was born in the place of the runner, `parent`, which has ended or is about to; 0 for none."""
+    from fcntl import F_GETOWN, fcntl
+
+    try:
+        os.waitpid(parent, 0)
+    except ChildProcessError:
+        pass
+    return fcntl(birth, F_GETOWN)
+
+
+def _reap(child: int, birth: int | None = None) -> None:
+    if child and birth is not None:
+        child = _born(child, birth)
     if child:
         try:
             os.kill(child, _SIGKILL)

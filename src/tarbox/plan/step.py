@@ -181,6 +181,10 @@ class Step:
         """For steps of the runner: the error to raise when the row `row` of its own failed with `errno`."""
         return KernelError(self.call(), None, errno)
 
+    def closes_but(self) -> tuple[str, ...] | None:
+        """For steps of the runner: the only slots that are still open when it begins; None for all."""
+        return None
+
     def record(self) -> tuple[tuple[str, str], ...]:
         """What it leaves on the host, as (kind, name) for the journal; () where it dies with the process."""
         return ()
