@@ -30,10 +30,10 @@ def _from_run(*names: str) -> tuple[Option, ...]:
     return tuple(option for name in names for option in RUN if option.names[0] == name)
 
 
-def _known_as(name: str, names: tuple[str, ...], help: str) -> Option:
-    """An option of `tarbox run` under other names, as some of its own are namespaces here."""
+def _known_as(name: str, names: tuple[str, ...], help: str, group: str = "") -> Option:
+    """An option of `tarbox run` in other words, and under other names where its own is a namespace here."""
     (option,) = _from_run(name)
-    return Option(names, option.metavar, help, option.group, option.read, option.kind == "list")
+    return Option(names, option.metavar, help, group or option.group, option.read, option.kind == "list")
 
 
 def _layers(text: str) -> tuple[str, ...]:
@@ -81,7 +81,8 @@ OPTIONS = (
     ),
     Option(("map-root-user",), "", "The same, with you as root in it", _KINDS),
     Option(("time",), "", "The clocks for uptime and the monotonic one", _KINDS),
-    *_from_run("hostname", "domainname"),
+    _known_as("hostname", ("hostname", "h"), "This host name, in a UTS namespace of its own", _KINDS),
+    _known_as("domainname", ("domainname",), "This NIS domain name, likewise", _KINDS),
     Option(("root",), "DIR[:O]", "Make this directory the root; with :O it stays unchanged", _FILES),
     Option(
         ("overlay",),
@@ -93,7 +94,12 @@ OPTIONS = (
     Option(("root-tmpfs",), "SIZE", "Keep what is written to such a root in memory, at most this much", _FILES,
            next(option.read for option in RUN if option.names[0] == "root-tmpfs")),
     Option(("chroot",), "", "Enter the root by chroot, not pivot_root: no wall for who has CAP_SYS_CHROOT", _FILES),
-    *_from_run("volume", "tmpfs"),
+    _known_as(
+        "volume",
+        ("volume", "v"),
+        "Show a directory or file of the host in another place; :O throws away what is written to it",
+    ),
+    *_from_run("tmpfs"),
     Option(
         ("read-only",), "", "Make the root read-only, or else all files of the machine, but for -v and --tmpfs", _FILES
     ),
@@ -109,7 +115,7 @@ OPTIONS = (
     Option(("seccomp",), "FILE|default", "Filter system calls by this profile", _RIGHTS, _filter),
     Option(("no-new-privileges",), "", "Let no set-uid program give more than it has", _RIGHTS),
     _known_as("security-opt", ("security-opt",), "The same two in Docker's words: seccomp=FILE, no-new-privileges"),
-    *_from_run("sysctl"),
+    _known_as("sysctl", ("sysctl",), "A setting of its own network or IPC, e.g. net.ipv4.ip_forward=1", _KINDS),
     *(option for option in RUN if option.group == "Limits"),
 )  # fmt: skip
 
