@@ -54,6 +54,18 @@ def verb_named(name: str) -> Verb:
         from . import limit
 
         return limit.VERB
+    if name == "isolate":
+        from . import isolate
+
+        return isolate.VERB
+    if name == "enter":
+        from . import enter
+
+        return enter.VERB
+    if name == "debug":
+        from . import debug
+
+        return debug.VERB
     if name == "version":
         from . import version
 

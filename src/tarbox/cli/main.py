@@ -24,6 +24,9 @@ VERBS = {
     "caps": "Show capabilities of processes and files, or set those of files",
     "ns": "List the namespaces of the machine",
     "limit": "Limit plain commands and processes, no container",
+    "isolate": "Give a plain command single parts of a container",
+    "enter": "Run a command in chosen namespaces of something that runs",
+    "debug": "Look at something that runs with the host's tools",
     "version": "Show the versions of tarbox, Python and the kernel",
     "help": "Show the help of a command",
 }
@@ -145,6 +148,12 @@ def call(name: str, words: list[str], settings: Globals) -> int:
         from .ns import main as verb
     elif name == "limit":
         from .limit import main as verb
+    elif name == "isolate":
+        from .isolate import main as verb
+    elif name == "enter":
+        from .enter import main as verb
+    elif name == "debug":
+        from .debug import main as verb
     elif name == "version":
         from .version import main as verb
     elif name == "help":

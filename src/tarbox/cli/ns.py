@@ -1,7 +1,8 @@
-"""`tarbox ns ls`: the namespaces of the machine, and whose they are."""
+"""`tarbox ns`: the namespaces of the machine and whose they are, and some that last without a process."""
 
 from __future__ import annotations
 
+from ..engine.values import shorten
 from ..errors import UsageError
 from .arguments import Option, Verb, parse
 from .layout import as_json, columns, printable
@@ -15,20 +16,22 @@ if TYPE_CHECKING:
 
 VERB = Verb(
     "ns",
-    "ls [--json] [--type KIND]",
-    "List the namespaces of the machine: what kind each is, its number, how many processes are in it and which is the"
-    " first, which container, service or program it belongs to, and where a mount keeps it. Root sees all;"
-    " other users see those of their own processes.",
+    "ls|create|rm ...",
+    "List the namespaces of the machine, or make some that have a name and last without a process: 'tarbox ns create"
+    " --net NAME' makes them, 'tarbox enter NAME COMMAND' runs a command in them, 'tarbox ns rm NAME' removes them, and"
+    " 'tarbox ns ls' shows all there are. Each has a --help.",
     examples=(
         ("tarbox ns ls", "All of them."),
         ("tarbox ns ls --type net", "Those for networks, also the ones that 'ip netns' keeps."),
+        ("tarbox ns create --net --uts lab1", "A network and a host name that last."),
+        ("tarbox enter lab1 -- ip addr", "A command in them."),
+        ("tarbox ns rm lab1", "Removed."),
     ),
 )
 
 
 def _kind(text: str) -> str:
     """A kind by its OCI name, or by the shorter one in /proc."""
-    from ..engine.values import shorten
     from ..kernel.processes import KINDS, LINKS
 
     word = text.lower()
@@ -37,24 +40,56 @@ def _kind(text: str) -> str:
     raise UsageError(f"there is no kind of namespace {shorten(text)!r}", f"one of {', '.join(LINKS)}")
 
 
+def _hostname(text: str) -> str:
+    from ..engine.values import hostname
+
+    return hostname(text)
+
+
 LS = Verb(
     "ns ls",
     "[--json] [--type KIND]",
-    VERB.summary,
+    "List the namespaces of the machine: what kind each is, its number, how many processes are in it and which is the"
+    " first, which container, service or program it belongs to, its name if it has one, and where a mount keeps it."
+    " Root sees all; other users see those of their own processes.",
     (
         Option(
             ("type", "t"), "KIND", "Only this kind: cgroup, ipc, mount, network, pid, time, user, uts", "", _kind, True
         ),
         Option(("json",), "", "Show them as JSON; docs/json.md has the keys"),
     ),
-    examples=VERB.examples,
+    examples=VERB.examples[:2],
+)
+_KINDS = ("mount", "uts", "ipc", "network", "pid", "cgroup", "user", "time")
+CREATE = Verb(
+    "ns create",
+    "[OPTIONS] NAME",
+    "Make namespaces of these kinds that stay, without a process in them, until 'tarbox ns rm NAME' or a reboot. A new"
+    " network has a loopback that is up; in a user namespace everybody keeps their number.",
+    (
+        Option(("network", "net"), "", "Network"),
+        Option(("uts",), "", "Host name"),
+        Option(("hostname", "h"), "NAME", "The same, with this host name", "", _hostname),
+        Option(("ipc",), "", "System V IPC and POSIX message queues"),
+        Option(("mount",), "", "Mounts: a copy of the machine's"),
+        Option(("cgroup",), "", "Control groups: the caller's group looks like the uppermost"),
+        Option(("user",), "", "Ids and capabilities; it owns the others that are made with it"),
+        Option(("time",), "", "The clocks for uptime and the monotonic one"),
+        Option(("pid",), "", "Refused: a PID namespace ends with its first process"),
+    ),
+    examples=VERB.examples[2:],
+)
+RM = Verb(
+    "ns rm",
+    "[OPTIONS] NAME...",
+    "Remove lasting namespaces that no process is in any more.",
+    (Option(("force", "f"), "", "Also while processes are in them, which go on: the namespaces end with the last"),),
 )
 
 
 def main(words: list[str], settings: Globals) -> int:
     """Call the command that the first word names."""
     from ..engine.nearest import suggest
-    from ..engine.values import shorten
 
     rest = parse(VERB, words).rest
     if not rest:
@@ -63,12 +98,51 @@ def main(words: list[str], settings: Globals) -> int:
         near = suggest(rest[0].lower(), COMMANDS)
         hint = f"did you mean 'tarbox ns {near}'?" if near else f"there is: {', '.join(COMMANDS)}"
         raise UsageError(f"ns has no command {shorten(rest[0])!r}", hint)
-    return COMMANDS[rest[0]](rest[1:])
+    return COMMANDS[rest[0]](rest[1:], settings)
 
 
-def ls(words: list[str]) -> int:
+def create(words: list[str], settings: Globals) -> int:
+    """Make lasting namespaces."""
+    found, names = _anywhere(CREATE, words)
+    if len(names) != 1:
+        what = "needs a name" if not names else f"makes one at a time, and {shorten(names[1])!r} is a second name"
+        raise UsageError(f"ns create {what}", "e.g. 'tarbox ns create --net lab1'")
+    from ..engine import lasting_namespaces as lasting
+
+    hostname = found.get("hostname")
+    kinds = {kind for kind in _KINDS if found.get(kind) is True} | ({"uts"} if hostname else set())
+    lasting.create(
+        lasting.name(names[0]), tuple(kind for kind in _KINDS if kind in kinds), str(hostname or ""), settings.root
+    )
+    return 0
+
+
+def rm(words: list[str], settings: Globals) -> int:
+    """Remove lasting namespaces."""
+    found, names = _anywhere(RM, words)
+    if not names:
+        raise UsageError("ns rm needs a name", "'tarbox ns ls' shows them")
+    from ..engine import lasting_namespaces as lasting
+
+    for name in names:
+        lasting.remove(name, found.get("force") is True, settings.root)
+    return 0
+
+
+def _anywhere(verb: Verb, words: list[str]) -> tuple[dict[str, object], list[str]]:
+    """The options and the other words, in whatever order they come."""
+    values: dict[str, object] = {}
+    others: list[str] = []
+    while words:
+        part = parse(verb, words)
+        values |= part.values
+        others += part.rest[:1]
+        words = part.rest[1:]
+    return values, others
+
+
+def ls(words: list[str], settings: Globals) -> int:
     """Print the namespaces."""
-    from ..engine.values import shorten
     from .help import show
 
     found = parse(LS, words)
@@ -93,7 +167,9 @@ def ls(words: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"ls": ls}
+COMMANDS: dict[str, Callable[[list[str], Globals], int]] = {
+    "ls": ls, "list": ls, "create": create, "rm": rm, "remove": rm,
+}  # fmt: skip
 
 
 def _cells(row: Row) -> list[str]:
@@ -106,7 +182,8 @@ def _where(place: Place) -> str:
 
 
 def _belongs(row: Row) -> str:
-    told = [f"kept at {printable(place['path'])}{_where(place)}" for place in row["places"]]
+    told = [f"lasting: {printable(row['name'])}"] if row["name"] else []
+    told += [f"kept at {printable(place['path'])}{_where(place)}" for place in row["places"]]
     owner = row["owner"]
     if row["of_machine"]:
         told.insert(0, "the machine")

@@ -18,6 +18,7 @@ from ..kernel import signals
 from ..kernel.namespaces import DieWithParent, Spawn
 from ..kernel.program import Execute
 from ..kernel.runner import DeathSignal
+from ..kernel.setns import BIRTH
 from ..kernel.signals import DefaultSignals
 from ..kernel.syscall import syscall
 from ..plan.executor import Execution
@@ -29,7 +30,7 @@ from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..plan.step import Step
 
@@ -44,37 +45,70 @@ def attend(command: Sequence[str], steps: Sequence[Step], before: Sequence[Step]
     command: a program, looked for on the path, and its arguments. steps: of the runner, which becomes the command.
     before: of this process. Raises what a step raised, CommandNotFoundError and CommandNotExecutableError.
     """
+
+    def planned(mask: bytes, given: tuple[str, ...]) -> Plan:
+        ending = [DeathSignal()] if any(isinstance(step, DieWithParent) for step in steps) else []
+        last = [DefaultSignals(signals.PYTHONS, mask), *ending, program(command)]
+        return Plan([*before, Spawn(()), *steps, *last], given)
+
+    return carry_out(planned)
+
+
+def program(command: Sequence[str], variables: Sequence[str] = (), directory: str = "", init: bool = False) -> Execute:
+    """The step that becomes the command, with the caller's environment.
+
+    variables: NAME=value that come over the caller's; without a value, as the caller has it. directory: where it
+    starts, for telling what went wrong; "" for here. init: a small one of ours stays as its parent.
+    """
+    environment = dict(os.environ)
+    for variable in variables:
+        name, equals, value = variable.partition("=")
+        if equals:
+            environment[name] = value
+    listed = tuple(f"{name}={value}" for name, value in environment.items())
+    search = environment.get("PATH") or os.defpath
+    return Execute(command[0], tuple(command), listed, init, search, directory or here())
+
+
+def here() -> str:
+    """The working directory; "/" where that isn't there any more."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "/"
+
+
+def carry_out(planned: Callable[[bytes, tuple[str, ...]], Plan], slots_too: Mapping[str, int] | None = None) -> int:
+    """Carry out a plan that ends with a command, and attend to that; returns its exit code as `attend` does.
+
+    planned: makes the plan, from the mask of signals that the command is to have, and the slots that are filled before.
+    slots_too: open descriptors of the caller's for it; with one in the slot "birth" the command is a child of the
+    runner's, see `kernel/setns.py`.
+    """
     if _SIGCHLD in signals.ignored():  # inherited; the kernel would throw the exit status away
         syscall("rt_sigaction", _SIGCHLD, bytes(32), None, 8)
     mask = signals.present_mask()
     slots = Slots()
     slots.descriptors.update(_inherited())
-    given = tuple(slots.descriptors)
-    ending = [DeathSignal()] if any(isinstance(step, DieWithParent) for step in steps) else []
-    environment = tuple(f"{name}={value}" for name, value in os.environ.items())
-    program = Execute(command[0], tuple(command), environment, search=_path(), directory=os.getcwd())
-    plan = Plan([*before, Spawn(()), *steps, DefaultSignals(signals.PYTHONS, mask), *ending, program], given)
-    execution = Execution(plan, slots, launch, results=("pidfd",))
+    slots.descriptors.update(slots_too or {})
+    execution = Execution(planned(mask, tuple(slots.descriptors)), slots, launch, results=("pidfd",))
+    birth = slots.descriptors.get(BIRTH)
     try:
         try:
             child = execution.start()
         except CommandError as error:
-            _reap(execution.pid)
+            _reap(execution.pid, birth)
             raise _reworded(error) from None
         except BaseException:
-            _reap(execution.pid)
+            _reap(execution.pid, birth)
             raise
         finally:
             for line in slots.warnings:
                 os.write(2, f"tarbox: {line}\n".encode("utf-8", "replace"))
         os.close(slots.take("pidfd"))
-        return _wait(child)
+        return _wait(child if birth is None else _born(child, birth))
     finally:
         signals.set_mask(mask)
-
-
-def _path() -> str:
-    return os.environ.get("PATH") or os.defpath
 
 
 def _inherited() -> dict[str, int]:
@@ -89,7 +123,20 @@ def _inherited() -> dict[str, int]:
     return found
 
 
-def _reap(child: int) -> None:
+def _born(parent: int, birth: int) -> int:
+    """The process that was born in the place of the runner, `parent`, which has ended or is about to; 0 for none."""
+    from fcntl import F_GETOWN, fcntl
+
+    try:
+        os.waitpid(parent, 0)
+    except ChildProcessError:
+        pass
+    return fcntl(birth, F_GETOWN)
+
+
+def _reap(child: int, birth: int | None = None) -> None:
+    if child and birth is not None:
+        child = _born(child, birth)
     if child:
         try:
             os.kill(child, _SIGKILL)
@@ -100,7 +147,10 @@ def _reap(child: int) -> None:
 
 def _reworded(error: CommandError) -> CommandError:
     """There is no container to speak of."""
-    return type(error)(error.message.replace(" in the container", ""), error.hint.replace(" in the container", ""))
+    message, hint = error.message, error.hint
+    for words, instead in ((" in the container", ""), ("isn't in the image", "isn't there"), (" in the image", "")):
+        message, hint = message.replace(words, instead), hint.replace(words, instead)
+    return type(error)(message, hint)
 
 
 def _wait(child: int) -> int:

@@ -19,6 +19,12 @@ def _mount(path: str) -> None:
     detach(path)
 
 
+def _keepers(path: str) -> None:
+    from ..kernel.kept_namespaces import remove_keepers
+
+    remove_keepers(path)
+
+
 def _cgroup(path: str) -> None:
     from ..kernel.cgroups.groups import remove
 
@@ -45,6 +51,7 @@ def load() -> None:
 UNDO: dict[str, Callable[[str], None]] = {
     "tree": _tree,
     "mount": _mount,
+    "keepers": _keepers,
     "lock": _lock,
     "cgroup": _cgroup,
     "cgroup-parent": _cgroup_parent,

@@ -29,7 +29,7 @@ _SHELL = {
     "time": "--time", "mount": "--mount", "cgroup": "--cgroup", "uts": "--uts", "ipc": "--ipc", "user": "--user",
     "pid": "--pid --fork", "network": "--net",
 }  # fmt: skip
-_SHOWN = {name: "CLONE_NEW" + {"mount": "NS", "network": "NET"}.get(name, name.upper()) for name in FLAGS}
+SHOWN = {name: "CLONE_NEW" + {"mount": "NS", "network": "NET"}.get(name, name.upper()) for name in FLAGS}
 
 
 def flags(names: tuple[str, ...]) -> int:
@@ -41,7 +41,7 @@ def flags(names: tuple[str, ...]) -> int:
 
 
 def _shown(names: tuple[str, ...]) -> str:
-    return "|".join(_SHOWN[name] for name in names) or "0"
+    return "|".join(SHOWN[name] for name in names) or "0"
 
 
 class Spawn(Step):

@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
-__all__ = ["CloseDescriptors", "DeathSignal", "enter", "execution", "image", "read_report", "spawn"]
+__all__ = [
+    "CloseDescriptors",
+    "DeathSignal",
+    "enter",
+    "execution",
+    "image",
+    "make_capabilities_ambient",
+    "read_report",
+    "spawn",
+]
 
 AT_EMPTY_PATH = 0x1000
 CLONE_VM, CLONE_PIDFD, CLONE_VFORK, CLONE_INTO_CGROUP = 0x100, 0x1000, 0x4000, 0x200000000
@@ -114,7 +123,7 @@ def _fork(
         if not pid:
             try:
                 if flags & CLONE_NEWUSER:
-                    _make_capabilities_ambient()
+                    make_capabilities_ambient()
                 syscall("close_range", 3, _EVERY, CLOSE_RANGE_CLOEXEC)
                 for descriptor in keep:
                     fcntl.fcntl(descriptor, fcntl.F_SETFD, 0)
@@ -132,7 +141,8 @@ def _fork(
             os.close(writer)
 
 
-def _make_capabilities_ambient() -> None:
+def make_capabilities_ambient() -> None:
+    """Let this process keep all that it may do, in a user namespace of its own, over an execve as another id than 0."""
     every = buffer(24)
     memoryview(every).cast("B")[:] = b"\xff" * 24
     syscall("capset", (0x20080522).to_bytes(8, "little"), every)

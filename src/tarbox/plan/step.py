@@ -158,6 +158,7 @@ class Step:
     why = ""  # one line, for somebody who learns what a container is
     man = ""  # e.g. "mount(2)"
     spawns = False  # the one step after which there are two processes
+    waits = False  # for steps of the runner: begins when the parent's steps after the spawning are done
     late = False  # done when all of the container's file trees are made, wherever it was asked for
 
     by: str
@@ -192,6 +193,10 @@ class Step:
     def explain(self, row: int, errno: int, slots: Slots) -> TarboxError:
         """For steps of the runner: the error to raise when the row `row` of its own failed with `errno`."""
         return KernelError(self.call(), None, errno)
+
+    def closes_but(self) -> tuple[str, ...] | None:
+        """For steps of the runner: the only slots that are still open when it begins; None for all."""
+        return None
 
     def record(self) -> tuple[tuple[str, str], ...]:
         """What it leaves on the host, as (kind, name) for the journal; () where it dies with the process."""

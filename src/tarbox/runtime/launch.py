@@ -52,27 +52,28 @@ def table(steps: Sequence[Step], slots: Slots, errors: int, between: Sequence[Ro
     """
     rows: list[Row] = [*between]
     counts: list[int] = []
-    knocked = closed = False
-    knock = Row("write", (errors, KNOCK, len(KNOCK)), "write(parent)")
+    knocked = False
+    ready = [Row("write", (errors, KNOCK, len(KNOCK)), "write(parent)")]
+    if not any(isinstance(step, CloseDescriptors) for step in steps):  # what the caller had open is passed on,
+        ours = [errors, *(held for name, held in slots.descriptors.items() if not name.startswith(INHERITED))]
+        ready += [Row("fcntl", (held, _F_SETFD, _FD_CLOEXEC)) for held in ours]  # and nothing of ours
     slots.found["errors"] = errors
     for step in steps:
         made = step.rows(slots)
+        if step.waits:
+            made.insert(0, Row("recvfrom", (errors, 0, 0, 0, 0, 0), "recv(parent)"))
+        if (kept := step.closes_but()) is not None:
+            made[:0] = _closing([errors, *map(slots.take, kept)])
         if isinstance(step, DeathSignal):  # a parent that died before it was set sends none; then this row fails
-            made.append(knock)
+            made += ready
             knocked = True
         elif isinstance(step, CloseDescriptors):
             # Marked, they would stay open in an init, and through /proc/1/fd the container reached what is beneath its
             # mounts: /proc/sys, writable. Only the report's is still needed; an init closes it itself.
-            others = ((3, errors - 1), (errors + 1, _EVERY))
-            made[:0] = [Row("close_range", (*some, 0)) for some in others if some[0] <= some[1]]
-            closed = True
-        elif isinstance(step, Execute):
-            before = [] if knocked else [knock]
-            if not closed:  # what the caller had open is passed on, and nothing of ours
-                ours = [errors, *(held for name, held in slots.descriptors.items() if not name.startswith(INHERITED))]
-                before += [Row("fcntl", (held, _F_SETFD, _FD_CLOEXEC)) for held in ours]
-            rows += before
-            counts[-1] += len(before)
+            made[:0] = _closing([errors])
+        elif isinstance(step, Execute) and not knocked:
+            rows += ready
+            counts[-1] += len(ready)
         if between and len(counts) < marked:
             made += between
         rows += made
@@ -84,6 +85,17 @@ def table(steps: Sequence[Step], slots: Slots, errors: int, between: Sequence[Ro
     if home is not None and not any(variable.startswith(b"HOME=") for variable in environment):
         environment.append(b"HOME=" + os.fsencode(str(home)))
     return Table(runner.executable(runner.image(rows, errors)), counts, arguments, environment)
+
+
+def _closing(kept: list[int]) -> list[Row]:
+    """The rows that close all descriptors from 3 up but these."""
+    rows: list[Row] = []
+    first = 3
+    for last in (*sorted(kept), _EVERY + 1):
+        if first < last:
+            rows.append(Row("close_range", (first, last - 1, 0)))
+        first = last + 1
+    return rows
 
 
 def spawn(step: Step, slots: Slots, table: Table, keep: list[int]) -> int:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         owner: Owner | None
         unit: str | None
         made_by: str | None
+        name: str | None
         places: list[Place]
         owned_by: int | None
         parent: int | None
@@ -67,12 +68,20 @@ def listing(kinds: set[str] | None = None) -> Listing:
                 "owner": None if of_machine else owner,
                 "unit": None if of_machine else unit or None,
                 "made_by": None if of_machine else maker or None,
+                "name": next((name for path, _ in namespace.places if (name := lasting_name(path))), None),
                 "places": [{"path": path, "seen_by": pid or None} for path, pid in namespace.places],
                 "owned_by": namespace.owner,
                 "parent": namespace.parent,
             }
         )
     return {"namespaces": rows, "unseen_processes": survey.unseen}
+
+
+def lasting_name(path: str) -> str:
+    """The name under which `tarbox ns create` keeps a namespace at this path; "" where it isn't one of those."""
+    parts = path.split("/")
+    kept = len(parts) == 7 and parts[1:3] == ["run", "tarbox"] and parts[4] == "namespaces"
+    return parts[5] if kept else ""
 
 
 def _process(pid: int, around: isolation.Surroundings) -> tuple[str, Owner | None, str, str]:
