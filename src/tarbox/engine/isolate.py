@@ -109,7 +109,7 @@ def explain(options: IsolateOptions, root: str | None = None) -> str:
     from ..plan.explain import render
 
     made = _prepare(options, Roots(root), keep=False)
-    return render(made.plan(), made.id)
+    return render(made.plan(), {made.id: "ID"})
 
 
 def _prepare(options: IsolateOptions, roots: Roots, keep: bool = True) -> _Prepared:

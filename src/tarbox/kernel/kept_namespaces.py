@@ -176,6 +176,7 @@ def _perform(rows: list[Row]) -> None:
     kept: dict[int, int] = {}
 
     def plain(value: Value) -> int | bytes:
+        assert isinstance(value, int | bytes | Register)
         return kept[value.number] if isinstance(value, Register) else value
 
     for row in rows:

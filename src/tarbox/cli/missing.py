@@ -1,0 +1,55 @@
+"""Options of `docker run` that this version doesn't have, and what to do meanwhile.
+
+docker run --help
+"""
+
+from __future__ import annotations
+
+# What people who know Docker will try; the text says what to do meanwhile.
+MISSING = {
+    "d": "it runs in the foreground only; end the command line with & to go on",
+    "detach": "it runs in the foreground only; end the command line with & to go on",
+    "p": "containers have no network but loopback; --network host shares the host's",
+    "publish": "containers have no network but loopback; --network host shares the host's",
+    "P": "containers have no network but loopback; --network host shares the host's",
+    "publish-all": "containers have no network but loopback; --network host shares the host's",
+    "name": "containers have no names yet",
+    "restart": "it runs a container once",
+    "link": "containers have no network but loopback",
+    "add-host": "-v ./hosts:/etc/hosts:ro brings a hosts file of your own",
+    "dns": "-v ./resolv.conf:/etc/resolv.conf:ro brings one of your own",
+    "dns-search": "-v ./resolv.conf:/etc/resolv.conf:ro brings one of your own",
+    "dns-opt": "-v ./resolv.conf:/etc/resolv.conf:ro brings one of your own",
+    "dns-option": "-v ./resolv.conf:/etc/resolv.conf:ro brings one of your own",
+    "expose": "containers have no network but loopback",
+    "ip": "containers have no network but loopback",
+    "ip6": "containers have no network but loopback",
+    "mac-address": "containers have no network but loopback",
+    "network-alias": "containers have no network but loopback",
+    "volumes-from": "",
+    "volume-driver": "",
+    "pid": "each container has its own pid namespace",
+    "ipc": "each container has its own ipc namespace",
+    "uts": "each container has its own uts namespace",
+    "userns": "",
+    "cgroupns": "each container has its own cgroup namespace",
+    "link-local-ip": "",
+    "use-api-socket": "",
+    "disable-content-trust": "",
+    "isolation": "",
+    "no-new-privileges": "it is --security-opt no-new-privileges",
+    "seccomp": "it is --security-opt seccomp=FILE",
+    "log-driver": "output comes as it is written",
+    "log-opt": "output comes as it is written",
+    "health-cmd": "",
+    "health-interval": "",
+    "health-timeout": "",
+    "health-retries": "",
+    "health-start-period": "",
+    "health-start-interval": "",
+    "no-healthcheck": "there are no health checks to turn off",
+    "runtime": "tarbox is its own runtime",
+    "detach-keys": "a container ends with its command; no key leaves it running, and ctrl-p reaches it as well",
+    "stop-timeout": "nothing stops a container from outside; --timeout TIME ends one that runs too long",
+    "storage-opt": "--root-tmpfs SIZE limits what can be written",
+}
