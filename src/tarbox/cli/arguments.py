@@ -54,11 +54,12 @@ class Option:
 class Verb:
     """What a verb takes.
 
-    name: as typed after `tarbox`. usage: its arguments in one line. summary: one sentence. missing: names of options
-    that Docker has and this version doesn't, each with what to say. examples: (command line, what it does) pairs.
+    name: as typed after `tarbox`. usage: its arguments in one line. summary: one sentence. missing: gives the names of
+    options that Docker has and this version doesn't, each with what to say; it's called when somebody uses one.
+    examples: (command line, what it does) pairs.
     """
 
-    __slots__ = ("examples", "missing", "name", "options", "summary", "usage")
+    __slots__ = ("_missing", "examples", "name", "options", "summary", "usage")
 
     def __init__(
         self,
@@ -66,15 +67,19 @@ class Verb:
         usage: str,
         summary: str,
         options: tuple[Option, ...] = (),
-        missing: dict[str, str] | None = None,
+        missing: Callable[[], dict[str, str]] = dict,
         examples: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.name = name
         self.usage = usage
         self.summary = summary
         self.options = options
-        self.missing = missing or {}
+        self._missing = missing
         self.examples = examples
+
+    @property
+    def missing(self) -> dict[str, str]:
+        return self._missing()
 
     def command(self) -> str:
         return f"tarbox {self.name}".rstrip()

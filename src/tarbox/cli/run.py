@@ -6,7 +6,6 @@ from ..engine.options import HOST, NONE, MountOption, RunOptions, Ulimit
 from ..errors import CommandNotFoundError, UsageError
 from ..unistd import os
 from .arguments import Arguments, Option, Verb, parse
-from .missing import MISSING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -421,6 +420,13 @@ OPTIONS = (
     Option(("domainname",), "NAME", "The container's NIS domain name", _NETWORK, _reader("hostname")),
 )
 
+
+def _missing() -> dict[str, str]:
+    from .missing import MISSING
+
+    return MISSING
+
+
 VERB = Verb(
     "run",
     "[OPTIONS] IMAGE [COMMAND [ARG...]]",
@@ -428,7 +434,7 @@ VERB = Verb(
     " directory (./rootfs is written to, ./rootfs:O is not), or a tarball of a root file system (./debian.tar, or its"
     " http(s) address). Options after IMAGE belong to the command.",
     OPTIONS,
-    MISSING,
+    _missing,
     (
         ("tarbox run --rm -it host bash", "A shell in a container of this machine's own programs."),
         ("tarbox run --rm -m 100m --cpus 0.5 ./debian.tar make", "A command with limits, in a tarball's files."),
