@@ -54,8 +54,8 @@ class Option:
 class Verb:
     """What a verb takes.
 
-    name: as typed after `tarbox`. usage: its arguments in one line. summary: one sentence. missing: gives the names of
-    options that Docker has and this version doesn't, each with what to say; it's called when somebody uses one.
+    name: as typed after `tarbox`. usage: its arguments in one line. summary: one sentence. missing: the names of
+    options that Docker has and this version doesn't, each with what to say, or what gives them when somebody uses one.
     examples: (command line, what it does) pairs.
     """
 
@@ -67,7 +67,7 @@ class Verb:
         usage: str,
         summary: str,
         options: tuple[Option, ...] = (),
-        missing: Callable[[], dict[str, str]] = dict,
+        missing: dict[str, str] | Callable[[], dict[str, str]] | None = None,
         examples: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.name = name
@@ -79,7 +79,8 @@ class Verb:
 
     @property
     def missing(self) -> dict[str, str]:
-        return self._missing()
+        """The options that aren't there."""
+        return self._missing() if callable(self._missing) else self._missing or {}
 
     def command(self) -> str:
         return f"tarbox {self.name}".rstrip()
