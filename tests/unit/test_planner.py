@@ -63,6 +63,8 @@ def planned(options, source, facts, uid=0):
     beside.filter = None if options.privileged else ("default", b"\x06\0\0\0\0\0\xff\x7f", 0)
     beside.interactive, beside.init = options.interactive, options.init
     beside.given = () if options.tty else ("stdin", "stdout", "stderr")
+    if "pid" in options.namespaces:
+        beside.watched = f"/sys/fs/cgroup/unified/tarbox-{ID}"
     return plan(made, beside)
 
 
@@ -99,6 +101,24 @@ RUNS = {
     "read-only-binds": (options_of(read_only=True, mounts=[INNER, BIND, TMPFS]), *DIRECTORY_RUN),
     "privileged": (options_of(privileged=True), *DIRECTORY_RUN),
     "in-memory": (options_of(root_tmpfs=1 << 20), Source(DIRECTORY, "/srv/rootfs", True), "v1", 0),
+    "host-namespaces": (options_of(namespaces=dict.fromkeys(("pid", "ipc", "uts", "cgroup"), "host")), *DIRECTORY_RUN),
+    "joined-namespaces": (
+        options_of(
+            network="/run/netns/blue",
+            namespaces={kind: f"/proc/4711/ns/{kind}" for kind in ("pid", "ipc", "uts", "cgroup", "time")},
+        ),
+        *DIRECTORY_RUN,
+    ),
+    "rootless-host-namespaces": (
+        options_of(network="host", namespaces=dict.fromkeys(("pid", "ipc", "uts", "cgroup"), "host")),
+        Source(DIRECTORY, "/srv/rootfs", False),
+        "none",
+        1000,
+    ),
+    "uptime-offset": (
+        options_of(namespaces={"ipc": "none"}, uptime_offset={"monotonic": 3 * 10**9, "boottime": -1}),
+        *DIRECTORY_RUN,
+    ),
     "user-no-new-privileges": (
         options_of(
             user="guest",
@@ -172,7 +192,8 @@ def test_rules_that_hold_for_every_plan(name):
         "PivotRoot"
     )
     if "MaskPaths" in order:
-        assert order.index("MaskPaths") > max(index for index, name in enumerate(order) if name == "MountFilesystem")
+        made = [index for index, name in enumerate(order) if name == "MountFilesystem"]
+        assert order.index("MaskPaths") > max(made, default=0)
     if "ReadOnlyRoot" in order:
         assert order.index("ReadOnlyRoot") > max(index for index, name in enumerate(order) if name == "AttachTree")
         assert order.index("ReadOnlyRoot") > order.index("Enter"), "the working directory may have to be made"

@@ -110,13 +110,36 @@ def _network(text: str) -> str:
     return network(text)
 
 
-_PROCESS, _FILES, _LIMITS, _RIGHTS, _NETWORK = (
+def _naming(reader: str, *kind: str) -> Callable[[str], object]:
+    """The function of `engine.namespaces` with that name, likewise. kind: of the namespace that the option chooses."""
+
+    def read(text: str) -> object:
+        from ..engine import namespaces
+
+        result: object = getattr(namespaces, reader)(*kind, text)
+        return result
+
+    return read
+
+
+_PROCESS, _FILES, _LIMITS, _RIGHTS, _NETWORK, _NAMESPACES = (
     "Process",
     "Files",
     "Limits",
     "Rights",
     "Network and names",
+    "Namespaces",
 )
+
+_ANY = "private|host|..."
+_SPACES = (
+    ("pid", "pid", _ANY, "Its processes: its own (default), the host's, or join: ns:PATH, pid:N, pidfd:N"),
+    ("ipc", "ipc", "private|none|...", "Its queues and shared memory, likewise; none is without /dev/shm"),
+    ("uts", "uts", _ANY, "Its host name, likewise"),
+    ("cgroupns", "cgroup", _ANY, "What it sees as the top of the cgroups, likewise"),
+    ("time", "time", "host|private|...", "Its clocks of uptime, likewise, but the host's by default"),
+)
+_UPTIME = "The machine has been up for so much longer, e.g. 30d, or shorter: -10m; the wall clock stays"
 
 OPTIONS = (
     Option(("interactive", "i"), "", "Hand standard input to the container", _PROCESS),
@@ -367,8 +390,8 @@ OPTIONS = (
     ),
     Option(
         ("network", "net"),
-        "none|host",
-        "The container's own, with loopback only (default), or the host's",
+        "none|host|...",
+        "The container's own, with loopback only (default), the host's, or one to join: ns:PATH, pid:N, pidfd:N",
         _NETWORK,
         _network,
     ),
@@ -376,6 +399,8 @@ OPTIONS = (
         ("hostname", "h"), "NAME", "The container's host name (default: from its id)", _NETWORK, _reader("hostname")
     ),
     Option(("domainname",), "NAME", "The container's NIS domain name", _NETWORK, _reader("hostname")),
+    *(Option((name,), values, text, _NAMESPACES, _naming("read", kind)) for name, kind, values, text in _SPACES),
+    Option(("uptime-offset",), "TIME", _UPTIME, _NAMESPACES, _naming("uptime_offset")),
 )
 
 # What people who know Docker will try; the text says what to do meanwhile.
@@ -401,11 +426,7 @@ _MISSING = {
     "network-alias": "containers have no network but loopback",
     "volumes-from": "",
     "volume-driver": "",
-    "pid": "each container has its own pid namespace",
-    "ipc": "each container has its own ipc namespace",
-    "uts": "each container has its own uts namespace",
     "userns": "",
-    "cgroupns": "each container has its own cgroup namespace",
     "link-local-ip": "",
     "use-api-socket": "",
     "disable-content-trust": "",
@@ -480,6 +501,8 @@ def run_options(found: Arguments) -> RunOptions:
     _add_devices(options, given)
     options.cdi_dirs = _list(given, "cdi-spec-dir", str)
     options.sysctls = dict(_list(given, "sysctl", tuple))
+    options.uptime_offset = given.get("uptime-offset", {})  # type: ignore[assignment]
+    options.namespaces = {kind: _text(given, name) for name, kind, _, _ in _SPACES if name in given}
     options.attach = _list(given, "attach", str)
     options.labels, options.annotations = _labels(given), dict(_list(given, "annotation", tuple))
     if "stdin" in options.attach and not options.interactive:

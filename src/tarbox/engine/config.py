@@ -17,7 +17,7 @@ from ..errors import UnsupportedError, UsageError
 from ..spec.runtime import CAPABILITIES, VERSION
 from ..spec.users import number
 from . import defaults
-from .options import HOST
+from .options import HOST, NONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def config(options: RunOptions, image: ImageConfig, id: str, machine: Machine, r
     options that can't go together and UnsupportedError for what this machine can't give.
     """
     check(options, machine)
-    hostname = options.hostname or (machine.hostname if options.network == HOST else id[:12])
+    host_name = HOST in (options.network, options.namespaces.get("uts"))
+    hostname = options.hostname or (machine.hostname if host_name else id[:12])
     made: Config = {
         "ociVersion": VERSION,
         "process": _process(options, image, hostname, machine),
@@ -54,6 +55,10 @@ def config(options: RunOptions, image: ImageConfig, id: str, machine: Machine, r
     if options.labels or options.annotations:
         # Containers aren't kept, so that there is no other place for a label yet.
         made["annotations"] = {**options.labels, **options.annotations}
+    if options.namespaces or options.uptime_offset or options.network not in (HOST, NONE):
+        from .namespaces import choose
+
+        choose(made, options, machine)
     if any(mount.idmap is not None for mount in options.mounts):
         from .idmap import add as add_mapping
 

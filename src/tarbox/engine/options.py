@@ -91,9 +91,11 @@ class RunOptions:
     cpu_period, cpu_quota, cpu_rt_period, cpu_rt_runtime: microseconds, 0 is unset, a quota of -1 is no limit.
     blkio_weight: 10 to 1000, 0 is unset. blkio_weight_device, device_*: (major, minor, weight or amount a second).
     hugetlb: (size as the kernel writes it, bytes). cgroup_conf: (name of a control, its value).
+    namespaces: whose they are, by OCI name: "private", "host", "none" (of ipc), or the path of one to be joined.
+    uptime_offset: nanoseconds that are added to a clock, by its name, "monotonic" or "boottime".
     net_class: None is unset. cgroup_parent: the path of a group, "" for none.
     seccomp: "" for what goes with the rest, else "default", "unconfined" or the absolute path of a profile.
-    stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none" or "host".
+    stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none", "host", or a path to join.
     devices: by path or by CDI name (`devices.py`). device_rules: as the OCI has them. cdi_dirs: none for the usual.
     attach: which of stdin, stdout and stderr are the caller's; none for all. cidfile: the absolute path of a new file.
     pull: "missing", "always" or "never". platform: an architecture in the OCI's words, "" for any that runs here.
@@ -142,6 +144,7 @@ class RunOptions:
         "memory_swap",
         "memory_swappiness",
         "mounts",
+        "namespaces",
         "net_class",
         "network",
         "no_new_privileges",
@@ -164,6 +167,7 @@ class RunOptions:
         "tty",
         "ulimits",
         "unmasked",
+        "uptime_offset",
         "user",
         "workdir",
     )
@@ -222,6 +226,8 @@ class RunOptions:
         self.seccomp = ""
         self.unmasked = False  # --security-opt systempaths=unconfined: all of /proc and /sys as the kernel shows it
         self.network = NONE
+        self.namespaces: dict[str, str] = {}
+        self.uptime_offset: dict[str, int] = {}
         self.stop_signal = 0
         self.timeout = 0.0
         self.devices: list[DeviceOption | CdiName] = []

@@ -21,6 +21,7 @@ from ..runtime.planner import Beside, plan
 from .config import config, seccomp_of, user_of
 from .files import MakeFiles, MountFiles, render
 from .machine import read_machine
+from .options import HOST
 from .roots import Roots
 from .session import Session
 from .undo import UNDO, load
@@ -107,6 +108,10 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
     facts = cgroups.detect()
     beside = Beside(cgroups.pick(facts, options.cgroup_parent, {**made["linux"]["resources"]}), facts.v1)
     beside.privileged = machine.uid == 0
+    if not any(space["type"] == "pid" and "path" not in space for space in made["linux"]["namespaces"]):
+        from .ending import watched
+
+        beside.watched = watched(facts, beside.cgroups, made["linux"]["cgroupsPath"].strip("/"), machine.uid)
     if options.group_add and not beside.privileged:
         raise UnsupportedError(
             f"--group-add {options.group_add[0]}: a container of a plain user has one group, that user's own outside",
@@ -182,6 +187,10 @@ def _carry_out(
                 os.close(slots.descriptors.pop(name))
         for journal in journals:
             _warn([str(error) for error in journal.clean()])
+        if "guard" in slots.found:
+            from ..kernel.guard import dismiss
+
+            dismiss(slots.found["guard"])  # type: ignore[arg-type]
 
 
 def _sort(records: list[tuple[str, str]], data: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -245,7 +254,10 @@ def _check_sources(options: RunOptions) -> None:
 
 def _own_files(options: RunOptions, made: Config, folder: str) -> list[Step]:
     """/etc/hosts, /etc/hostname and /etc/resolv.conf, but for those that the caller mounts himself."""
-    files = render(made.get("hostname", ""), made.get("domainname", ""), options.network)
+    name = made.get("hostname", "")
+    if not name and options.namespaces.get("uts") == HOST:
+        name = os.uname().nodename
+    files = render(name, made.get("domainname", ""), options.network)
     taken = {mount["destination"] for mount in made["mounts"]}
     wanted = {name: text for name, text in files.items() if f"/etc/{name}" not in taken and "/etc" not in taken}
     return [MakeFiles(wanted), MountFiles(folder, tuple(wanted))] if wanted else []

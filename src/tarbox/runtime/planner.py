@@ -61,11 +61,13 @@ class Beside:
     input is passed on. init: an init of ours is process 1. ignored: signals that this process ignores. held: the
     capabilities in this process's bounding set. cgroups: the backend, and v1: where it has hierarchies of version 1.
     given: slots that are filled before the first step. privileged: the caller may mount, make nodes and so on himself.
+    watched: for a container without a PID namespace of its own, the path of a group of version 2 for all of its
+    processes, over which a guard watches; "" where there is none.
     """
 
     __slots__ = (
         "cgroups", "extra_groups", "filter", "given", "held", "ignored", "init", "interactive", "privileged", "steps",
-        "user", "v1",
+        "user", "v1", "watched",
     )  # fmt: skip
 
     def __init__(self, cgroups: Backend, v1: Mapping[str, str]) -> None:
@@ -81,12 +83,16 @@ class Beside:
         self.held = WHOLE
         self.given: tuple[str, ...] = ()
         self.privileged = True
+        self.watched = ""
 
 
 def plan(config: Config, beside: Beside) -> Plan:
     """The plan of a container in the foreground. Raises ConfigError and UnsupportedError."""
     process, linux = config["process"], config["linux"]
-    namespaces = tuple(namespace["type"] for namespace in linux["namespaces"])
+    namespaces = tuple(namespace["type"] for namespace in linux["namespaces"] if not namespace.get("path"))
+    joined = {entry["type"]: entry["path"] for entry in linux["namespaces"] if entry.get("path")}
+    if "mount" in joined:
+        raise UnsupportedError("a container in another one's mount namespace would change its mounts")
     if "mount" not in namespaces:
         raise UnsupportedError("a container without a mount namespace would change the host's mounts")
     if not process["args"]:
@@ -98,6 +104,8 @@ def plan(config: Config, beside: Beside) -> Plan:
         *(step for step in beside.steps if step.phase in ("image", "host")),
         *(step for step in groups if step.by == PARENT),
         *_user_namespace(linux, beside, namespaces),
+        *_opened(joined),
+        *_time(linux, namespaces),
         FileMask(0, PARENT),
         *(step for step in files if step.by == PARENT),
         *(step for step in beside.steps if step.late),
@@ -108,7 +116,7 @@ def plan(config: Config, beside: Beside) -> Plan:
         ChooseStreams(beside.interactive, terminal),
     ]
     inside = [
-        *_process(config, namespaces, groups),
+        *_process(config, namespaces, joined, groups),
         *_names(config, linux, namespaces),
         AttachRoot(),
         *(step for step in files if step.by == RUNNER),
@@ -122,14 +130,34 @@ def plan(config: Config, beside: Beside) -> Plan:
         *_tail(process, beside),
     ]
     born = tuple(name for name in _BORN_WITH if name in namespaces and (name != "user" or beside.privileged))
-    return Plan([*outside, Spawn(born, any("cgroup" in step.gives() for step in groups)), *inside], beside.given)
+    entered = tuple(name for name in ("pid",) if name in joined)
+    spawn = Spawn(born, any("cgroup" in step.gives() for step in groups), entered)
+    return Plan([*outside, spawn, *inside], beside.given)
 
 
 def _groups(linux: Linux, beside: Beside) -> list[Step]:
     """The control groups: made and limited from outside, joined by the process itself."""
     name = linux.get("cgroupsPath", "").strip("/")
     resources: dict[str, Any] = {**(linux.get("resources") or {})}
-    return beside.cgroups.steps(name, resources, into=not beside.v1)
+    steps = beside.cgroups.steps(name, resources, into=not beside.v1)
+    if beside.watched:
+        from ..kernel.cgroups.groups import JoinGroup, MakeGroup
+        from ..kernel.guard import Guard
+
+        if ("cgroup", beside.watched) not in [record for step in steps for record in step.record()]:
+            # Made last: what is taken away first, with all that runs in it.
+            steps += [MakeGroup(beside.watched), JoinGroup((f"{beside.watched}/cgroup.procs",))]
+        steps.append(Guard(beside.watched))
+    return steps
+
+
+def _opened(joined: Mapping[str, str]) -> list[Step]:
+    """The namespaces that will be joined, opened while only this process's own /proc is in view."""
+    if not joined:
+        return []
+    from ..kernel.joined_namespaces import OpenNamespace
+
+    return [OpenNamespace(kind, path) for kind, path in joined.items()]
 
 
 def _user_namespace(linux: Linux, beside: Beside, namespaces: tuple[str, ...]) -> list[Step]:
@@ -141,7 +169,20 @@ def _user_namespace(linux: Linux, beside: Beside, namespaces: tuple[str, ...]) -
     return [EnterUserNamespace(_map(linux, "uidMappings"), _map(linux, "gidMappings"))]
 
 
-def _process(config: Config, namespaces: tuple[str, ...], groups: list[Step]) -> list[Step]:
+def _time(linux: Linux, namespaces: tuple[str, ...]) -> list[Step]:
+    """A time namespace of its own, which a process can only join as a whole."""
+    offsets = linux.get("timeOffsets")
+    if "time" not in namespaces:
+        if offsets:
+            raise ConfigError("$.linux.timeOffsets", "needs a new time namespace", "clocks of others can't be set")
+        return []
+    from ..kernel.time_namespace import MakeTimeNamespace
+
+    rows = (offsets or {}).items()
+    return [MakeTimeNamespace(tuple((clock, it.get("secs", 0) * 10**9 + it.get("nanosecs", 0)) for clock, it in rows))]
+
+
+def _process(config: Config, namespaces: tuple[str, ...], joined: Mapping[str, str], groups: list[Step]) -> list[Step]:
     """How the new process leaves the caller's namespaces."""
     linux = config["linux"]
     steps: list[Step] = [DieWithParent()]
@@ -150,7 +191,11 @@ def _process(config: Config, namespaces: tuple[str, ...], groups: list[Step]) ->
 
         steps.append(OomScore(score))
     steps += [step for step in groups if step.by == RUNNER]  # before the cgroup namespace, which begins where we are
-    later = tuple(name for name in namespaces if name not in _BORN_WITH)
+    if joined or "time" in namespaces:
+        from ..kernel.joined_namespaces import Join
+
+        steps += [Join(kind) for kind in (*joined, *namespaces) if kind == "time" or (kind in joined and kind != "pid")]
+    later = tuple(name for name in namespaces if name not in (*_BORN_WITH, "time"))
     if "user" in namespaces and linux.get("rootfsPropagation"):
         return [*steps, Unshare(later)]  # news from the host are wanted, and none can go back: the kernel sees to that
     return [*steps, Unshare(later), PrivateMounts()]
@@ -258,8 +303,8 @@ def _cgroup_mounts(
     """
     if not beside.v1:
         return _filesystem("cgroup2", target, options.attributes, options.own)
-    if "user" in namespaces or "cgroup" not in namespaces:
-        return []  # version 1 mounted from a user namespace, or without a cgroup namespace, would show the host's
+    if "user" in namespaces:
+        return []  # version 1 mounted from a user namespace would show the host's
     hierarchies: dict[str, list[str]] = {}
     made = [name for step in groups for kind, name in step.record() if kind == "cgroup"]
     for controller, path in beside.v1.items():
@@ -270,7 +315,12 @@ def _cgroup_mounts(
     steps = _filesystem("tmpfs", target, plain, ("mode=755",))
     for controllers in hierarchies.values():
         for name in controllers:
-            steps += _filesystem("cgroup", f"{target}/{name}", options.attributes, tuple(controllers))
+            place = f"{target}/{name}"
+            if "cgroup" in namespaces:
+                steps += _filesystem("cgroup", place, options.attributes, tuple(controllers))
+            else:  # its top would be the host's, or that of others: the container's own group is shown
+                own = next(group for group in made if group.startswith(beside.v1[name] + "/"))
+                steps += [OpenTree(own, place, False, options.attributes), *_attached(place, place)]
     return [*steps, ReadOnlyMount(target, target)] if "ro" in options.attributes else steps
 
 
