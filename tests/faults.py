@@ -96,7 +96,7 @@ class Scene:
         return found | mounts()
 
 
-SCENES = ("directory", "host", "memory", "terminal", "plain", "plain-memory")
+SCENES = ("directory", "host", "memory", "terminal", "shared", "plain", "plain-memory")
 WRITE_AND_END = ["sh", "-c", "for i in 1 2 3 4 5 6; do echo $i > /dev/shm/$i; echo $i > /tmp/$i; done; exit 0"]
 
 
@@ -121,6 +121,9 @@ def scene(name, folder, rootfs, host, plain_user):
             wanted.user = "guest"
         elif name == "host":
             wanted.image = "host"
+        elif name == "shared":
+            wanted.namespaces = {"pid": "host", "ipc": "host", "uts": f"/proc/{os.getpid()}/ns/uts"}
+            wanted.uptime_offset = {"boottime": 10**9}
         elif name in ("memory", "plain-memory"):
             wanted.root_tmpfs, wanted.read_only = 8 << 20, True
         elif name in ("terminal", "typed"):
