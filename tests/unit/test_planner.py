@@ -52,6 +52,9 @@ def options_of(**chosen):
 def planned(options, source, facts, uid=0):
     """The plan of a run on a machine with these control groups, for this user."""
     machine = Machine("machine", (0, 1), uid=uid, gid=uid, devices=DEVICES if options.privileged else ())
+    if options.uidmap:
+        machine.maps = tuple(options.uidmap), tuple(options.gidmap)
+        machine.joined = "/proc/4711/ns/user" if options.userns else ""
     made = config(options, {}, ID, machine, source.root())
     beside = Beside(cgroups.pick(facts), facts.v1)
     beside.privileged = uid == 0
@@ -86,6 +89,7 @@ DIRECTORY_RUN = (Source(DIRECTORY, "/srv/rootfs", False), "v1", 0)
 BIND = MountOption("bind", "/srv/data", "/data", ("rbind", "rro", "rprivate"), create=True)
 INNER = MountOption("bind", "/srv/inner", "/data/inner", ("bind", "rslave"))
 TMPFS = MountOption("tmpfs", "tmpfs", "/run", ("nosuid", "nodev", "noexec", "size=64m"))
+MAP = [(0, 100000, 1000), (1000, 1000, 1)]
 RUNS = {
     "directory-v1": (options_of(), *DIRECTORY_RUN),
     "directory-v2-limits": (
@@ -114,6 +118,27 @@ RUNS = {
         Source(DIRECTORY, "/srv/rootfs", False),
         "none",
         1000,
+    ),
+    "userns": (
+        options_of(
+            uidmap=MAP,
+            gidmap=MAP,
+            network="/run/netns/blue",
+            ulimits=[Ulimit("nofile", 64, 64)],
+            mounts=[
+                MountOption("bind", "/srv/data", "/data", ("rbind", "rprivate"), idmap=""),
+                MountOption(
+                    "bind", "/srv/more", "/more", ("rbind", "rprivate", "ridmap"), idmap="uids=0-7-1;gids=0-7-1"
+                ),
+            ],
+        ),
+        Source(DIRECTORY, "/srv/rootfs", True),
+        "v1",
+        0,
+    ),
+    "userns-joined": (
+        options_of(uidmap=MAP, gidmap=MAP, userns="join", namespaces={"pid": "host"}, oom_score_adj=100),
+        *DIRECTORY_RUN,
     ),
     "uptime-offset": (
         options_of(namespaces={"ipc": "none"}, uptime_offset={"monotonic": 3 * 10**9, "boottime": -1}),

@@ -131,15 +131,18 @@ _PROCESS, _FILES, _LIMITS, _RIGHTS, _NETWORK, _NAMESPACES = (
     "Namespaces",
 )
 
-_ANY = "private|host|..."
+_ANY, _MAP = "private|host|...", "ID:HOST:COUNT"
 _SPACES = (
-    ("pid", "pid", _ANY, "Its processes: its own (default), the host's, or join: ns:PATH, pid:N, pidfd:N"),
-    ("ipc", "ipc", "private|none|...", "Its queues and shared memory, likewise; none is without /dev/shm"),
-    ("uts", "uts", _ANY, "Its host name, likewise"),
-    ("cgroupns", "cgroup", _ANY, "What it sees as the top of the cgroups, likewise"),
-    ("time", "time", "host|private|...", "Its clocks of uptime, likewise, but the host's by default"),
+    ("pid", _ANY, "Its processes: its own (default), the host's, or join: ns:PATH, pid:N, pidfd:N", "read", "pid"),
+    ("ipc", "private|none|...", "Its queues and shared memory, likewise; none is without /dev/shm", "read", "ipc"),
+    ("uts", _ANY, "Its host name, likewise", "read", "uts"),
+    ("cgroupns", _ANY, "What it sees as the top of the cgroups, likewise", "read", "cgroup"),
+    ("time", "host|private|...", "Its clocks of uptime, likewise, but the host's by default", "read", "time"),
+    ("uptime-offset", "TIME", "Let these clocks be ahead, e.g. 30d, or back: -10m; no wall clock is", "uptime_offset"),
+    ("userns", "host|auto|...", "Its ids: the host's (default for root), auto, START:SIZE, keep-id, or join", "userns"),
+    ("uidmap", _MAP, "Users inside are these on the host", "id_row"),
+    ("gidmap", _MAP, "Groups likewise; as the users when left out", "id_row"),
 )
-_UPTIME = "The machine has been up for so much longer, e.g. 30d, or shorter: -10m; the wall clock stays"
 
 OPTIONS = (
     Option(("interactive", "i"), "", "Hand standard input to the container", _PROCESS),
@@ -399,8 +402,10 @@ OPTIONS = (
         ("hostname", "h"), "NAME", "The container's host name (default: from its id)", _NETWORK, _reader("hostname")
     ),
     Option(("domainname",), "NAME", "The container's NIS domain name", _NETWORK, _reader("hostname")),
-    *(Option((name,), values, text, _NAMESPACES, _naming("read", kind)) for name, kind, values, text in _SPACES),
-    Option(("uptime-offset",), "TIME", _UPTIME, _NAMESPACES, _naming("uptime_offset")),
+    *(
+        Option((name,), values, text, _NAMESPACES, _naming(*how), how[0] == "id_row")
+        for name, values, text, *how in _SPACES
+    ),
 )
 
 # What people who know Docker will try; the text says what to do meanwhile.
@@ -426,7 +431,6 @@ _MISSING = {
     "network-alias": "containers have no network but loopback",
     "volumes-from": "",
     "volume-driver": "",
-    "userns": "",
     "link-local-ip": "",
     "use-api-socket": "",
     "disable-content-trust": "",
@@ -501,8 +505,9 @@ def run_options(found: Arguments) -> RunOptions:
     _add_devices(options, given)
     options.cdi_dirs = _list(given, "cdi-spec-dir", str)
     options.sysctls = dict(_list(given, "sysctl", tuple))
+    options.uidmap, options.gidmap = _list(given, "uidmap", tuple), _list(given, "gidmap", tuple)
     options.uptime_offset = given.get("uptime-offset", {})  # type: ignore[assignment]
-    options.namespaces = {kind: _text(given, name) for name, kind, _, _ in _SPACES if name in given}
+    options.namespaces = {row[4]: _text(given, row[0]) for row in _SPACES if len(row) == 5 and row[0] in given}
     options.attach = _list(given, "attach", str)
     options.labels, options.annotations = _labels(given), dict(_list(given, "annotation", tuple))
     if "stdin" in options.attach and not options.interactive:
@@ -523,8 +528,8 @@ def take(options: RunOptions, given: dict[str, object]) -> None:
 _SAME_NAME = (
     "interactive", "tty", "rm", "workdir", "user", "group-add", "hostname", "domainname", "entrypoint", "read-only",
     "root-tmpfs", "memory", "memory-swap", "cpus", "cpu-shares", "cpuset-cpus", "pids-limit", "cap-add", "cap-drop",
-    "privileged", "init", "shm-size", "stop-signal", "network", "timeout", "cidfile", "pull", "platform", "quiet",
-    "memory-reservation", "memory-high",
+    "privileged", "init", "userns", "shm-size", "stop-signal", "network", "timeout", "cidfile", "pull", "platform",
+    "memory-reservation", "memory-high", "quiet",
     "memory-swappiness", "kernel-memory", "oom-kill-disable", "oom-score-adj", "cpu-quota", "cpu-period",
     "cpu-rt-runtime", "cpu-rt-period", "cpuset-mems", "blkio-weight", "blkio-weight-device", "device-read-bps",
     "device-write-bps", "device-read-iops", "device-write-iops", "hugetlb", "net-class", "cgroup-conf",

@@ -55,7 +55,11 @@ def config(options: RunOptions, image: ImageConfig, id: str, machine: Machine, r
     if options.labels or options.annotations:
         # Containers aren't kept, so that there is no other place for a label yet.
         made["annotations"] = {**options.labels, **options.annotations}
-    if options.namespaces or options.uptime_offset or options.network not in (HOST, NONE):
+    if machine.maps:
+        from .userns import add as add_maps
+
+        add_maps(made, machine)
+    if options.namespaces or options.uptime_offset or machine.maps or options.network not in (HOST, NONE):
         from .namespaces import choose
 
         choose(made, options, machine)

@@ -11,6 +11,7 @@ import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..spec.mappings import Rows
     from ..spec.runtime import Device
     from .device_edits import Edits
 
@@ -25,9 +26,13 @@ class Machine:
     of the caller; with a uid other than 0 the container gets a user namespace.
     thermal_paths: files of /sys that tell of the host's temperature.
     devices: the nodes of the host's /dev, for --privileged. edits: what the devices that were asked for add.
+    maps: of users and of groups, for a user namespace of root's; None for none. joined: its path, "" for a new one.
     """
 
-    __slots__ = ("bounding", "capabilities", "cpus", "devices", "edits", "gid", "hostname", "thermal_paths", "uid")
+    __slots__ = (
+        "bounding", "capabilities", "cpus", "devices", "edits", "gid", "hostname", "joined", "maps",
+        "thermal_paths", "uid",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -40,7 +45,10 @@ class Machine:
         devices: tuple[Device, ...] = (),
         bounding: int = 2**64 - 1,
         edits: Edits | None = None,
+        maps: tuple[Rows, Rows] | None = None,
     ) -> None:
+        self.maps = maps
+        self.joined = ""
         self.bounding = bounding
         self.hostname = hostname
         self.cpus = cpus

@@ -74,10 +74,24 @@ def uptime_offset(text: str) -> dict[str, int]:
     return read_offset(text)
 
 
+def userns(text: str) -> str:
+    """One --userns."""
+    from .userns import read as read_ids
+
+    return read_ids(text)
+
+
+def id_row(text: str) -> tuple[int, int, int]:
+    """One --uidmap or --gidmap."""
+    from .userns import row
+
+    return row(text)
+
+
 def chosen(options: RunOptions) -> dict[str, str]:
     """What was asked for, by OCI name, without what is so anyway."""
     wanted = {kind: word for kind, word in options.namespaces.items() if word != PRIVATE or kind == "time"}
-    if options.network not in (NONE, HOST):
+    if options.network != NONE:
         wanted["network"] = options.network
     if options.uptime_offset and wanted.setdefault("time", PRIVATE) != PRIVATE:
         raise UsageError(
@@ -153,14 +167,16 @@ def _shown(mount: Mount, wanted: dict[str, str], options: RunOptions, machine: M
                     "--shm-size can't go with --ipc host", "/dev/shm is the host's then, as large as it is"
                 )
             return _bound(target, ("nosuid", "noexec", "nodev"))
-    if not machine.uid:
+    if not machine.uid and not machine.maps:
         return mount
-    # A plain user may mount these for his own namespaces only, and show the host's.
-    if target == "/dev/mqueue" and ipc == HOST:
+    # In a user namespace these may be mounted for the namespaces that belong to it, and those of the host's be shown.
+    if target == "/dev/mqueue" and ipc not in (PRIVATE, NONE):
         return None  # not every host has it mounted, and queues work without
-    if (target, mount.get("type"), HOST) in (
-        ("/proc", "proc", wanted.get("pid")), ("/sys/fs/cgroup", "cgroup", wanted.get("cgroup")),
-    ):  # fmt: skip
+    if (
+        (target == "/proc" and wanted.get("pid") == HOST)
+        or (target == "/sys" and "network" in wanted and mount.get("type") == "sysfs")
+        or (target == "/sys/fs/cgroup" and wanted.get("cgroup") == HOST and machine.uid)
+    ):
         return _bound(target, tuple(word for word in mount["options"] if word in _ATTRIBUTES))
     return mount
 

@@ -93,6 +93,7 @@ class RunOptions:
     hugetlb: (size as the kernel writes it, bytes). cgroup_conf: (name of a control, its value).
     namespaces: whose they are, by OCI name: "private", "host", "none" (of ipc), or the path of one to be joined.
     uptime_offset: nanoseconds that are added to a clock, by its name, "monotonic" or "boottime".
+    userns: as `userns.read` gives it, "" for the default. uidmap, gidmap: rows of (first inside, on the host, size).
     net_class: None is unset. cgroup_parent: the path of a group, "" for none.
     seccomp: "" for what goes with the rest, else "default", "unconfined" or the absolute path of a profile.
     stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none", "host", or a path to join.
@@ -130,6 +131,7 @@ class RunOptions:
         "domainname",
         "entrypoint",
         "env",
+        "gidmap",
         "group_add",
         "hostname",
         "hugetlb",
@@ -165,10 +167,12 @@ class RunOptions:
         "sysctls",
         "timeout",
         "tty",
+        "uidmap",
         "ulimits",
         "unmasked",
         "uptime_offset",
         "user",
+        "userns",
         "workdir",
     )
 
@@ -227,6 +231,9 @@ class RunOptions:
         self.unmasked = False  # --security-opt systempaths=unconfined: all of /proc and /sys as the kernel shows it
         self.network = NONE
         self.namespaces: dict[str, str] = {}
+        self.userns = ""
+        self.uidmap: list[tuple[int, int, int]] = []
+        self.gidmap: list[tuple[int, int, int]] = []
         self.uptime_offset: dict[str, int] = {}
         self.stop_signal = 0
         self.timeout = 0.0

@@ -28,11 +28,14 @@ from .undo import UNDO, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..images.source import Source
     from ..plan.executor import Observer
     from ..plan.plan import Plan
     from ..plan.step import Step
     from ..spec.runtime import Config
+    from .machine import Machine
     from .options import RunOptions
+    from .userns import Chosen
 
 
 _NOT_EXECUTABLE = 126
@@ -42,13 +45,14 @@ _SYS_ADMIN = 21  # CAP_SYS_ADMIN, man 7 capabilities
 class Container:
     """A container that is planned: everything that is known of it before anything is done."""
 
-    __slots__ = ("beside", "config", "id", "name", "plan", "warnings")
+    __slots__ = ("beside", "config", "id", "name", "plan", "range", "warnings")
 
     def __init__(self, id: str, made: Config, beside: Beside, planned: Plan) -> None:
         self.id = id
         self.config = made
         self.beside = beside
         self.plan = planned
+        self.range: Chosen | None = None
         self.name = made["linux"]["cgroupsPath"].strip("/")
         self.warnings = beside.cgroups.warnings({**(made["linux"].get("resources") or {})})
 
@@ -88,7 +92,6 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
     given: the slots that the session fills. keep: whether what was computed (a compiled filter) may be kept on disk.
     """
     found = source.find(options.image, options.rootfs).choose(options.pull, options.platform, options.quiet)
-    image = found.config()
     machine = read_machine(devices=options.privileged)
     if options.devices:
         from .device_edits import look_up
@@ -99,6 +102,29 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
             "root without CAP_SYS_ADMIN can't make a container: it may not mount anything",
             "give the outer container that capability (--cap-add SYS_ADMIN), or run tarbox as a plain user",
         )
+    if not (options.userns or options.uidmap or options.gidmap):
+        return _prepared(options, roots, given, keep, found, machine)
+    from .userns import choose
+
+    chosen = choose(options, machine.uid, f"{os.path.dirname(roots.state)}/ids", keep)
+    try:
+        if chosen:
+            machine.maps, machine.joined = (chosen.users, chosen.groups), chosen.joined
+            machine.capabilities, machine.bounding = (1 << 41) - 1, (1 << 64) - 1  # a user namespace comes with all
+            options.user = options.user or chosen.user
+        container = _prepared(options, roots, given, keep, found, machine)
+    except BaseException:
+        if chosen:
+            chosen.release()
+        raise
+    container.range = chosen
+    return container
+
+
+def _prepared(
+    options: RunOptions, roots: Roots, given: tuple[str, ...], keep: bool, found: Source, machine: Machine
+) -> Container:
+    image = found.config()
     id = os.urandom(32).hex()
     made = config(options, image, id, machine, found.root())
     if image or not keep:  # what an image asks for is checked; our own defaults are when they are only told
@@ -152,6 +178,8 @@ def _carry_out(
     slots.descriptors.update(session.slots())
     journals = [Journal(folder, container.id, UNDO) for folder in roots.journals]
     kernel_objects, disk_objects = _sort(container.plan.records(), roots.data)
+    if container.range and container.range.path:
+        kernel_objects.insert(0, ("range", container.range.path))
     execution = Execution(container.plan, slots, launch, observe, meanwhile=load)
     try:
         for journal, records in zip(journals, (kernel_objects, disk_objects), strict=True):
@@ -162,6 +190,10 @@ def _carry_out(
         finally:
             if "umask" in slots.found:
                 os.umask(int(str(slots.found["umask"])))
+            if "files as" in slots.found:
+                from ..kernel.idmap import make_files_as
+
+                make_files_as(*slots.found["files as"])  # type: ignore[misc]
         _warn(slots.warnings)
         backend = container.beside.cgroups
         code = session.run(
@@ -185,6 +217,8 @@ def _carry_out(
         for name in ("pidfd", "tree"):
             if name in slots.descriptors:
                 os.close(slots.descriptors.pop(name))
+        if container.range:
+            container.range.release()
         for journal in journals:
             _warn([str(error) for error in journal.clean()])
         if "guard" in slots.found:
@@ -260,7 +294,9 @@ def _own_files(options: RunOptions, made: Config, folder: str) -> list[Step]:
     files = render(name, made.get("domainname", ""), options.network)
     taken = {mount["destination"] for mount in made["mounts"]}
     wanted = {name: text for name, text in files.items() if f"/etc/{name}" not in taken and "/etc" not in taken}
-    return [MakeFiles(wanted), MountFiles(folder, tuple(wanted))] if wanted else []
+    # In a user namespace nobody may go through our folder: then their file system lies over /proc meanwhile.
+    place = "/proc" if any(space["type"] == "user" for space in made["linux"]["namespaces"]) else folder
+    return [MakeFiles(wanted), MountFiles(place, tuple(wanted))] if wanted else []
 
 
 def _filter(options: RunOptions, made: Config, roots: Roots, keep: bool) -> tuple[str, bytes, int] | None:

@@ -145,6 +145,7 @@ class Step:
     why = ""  # one line, for somebody who learns what a container is
     man = ""  # e.g. "mount(2)"
     spawns = False  # the one step after which there are two processes
+    waits = False  # of the runner's: waits first until the parent's steps after the spawn are done
     late = False  # done when all of the container's file trees are made, wherever it was asked for
 
     by: str

@@ -54,6 +54,8 @@ def table(steps: Sequence[Step], slots: Slots, errors: int) -> Table:
     knock = Row("write", (errors, KNOCK, len(KNOCK)), "write(parent)")
     for step in steps:
         made = step.rows(slots)
+        if step.waits:
+            made.insert(0, Row("recvfrom", (errors, 0, 0, 0, 0, 0), "recvfrom(parent)"))
         if isinstance(step, DeathSignal):  # a parent that died before it was set sends none; then this row fails
             made.append(knock)
             knocked = True

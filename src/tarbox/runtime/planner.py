@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ..kernel.cgroups import Backend
     from ..plan.step import Step
     from ..spec.runtime import Config, Linux, Mount, Process
+    from .mapped import Ids
 
 # Every container has these, whatever its config lists: https://github.com/opencontainers/runtime-spec, config-linux.md
 DEVICES = (
@@ -98,25 +99,37 @@ def plan(config: Config, beside: Beside) -> Plan:
     if not process["args"]:
         raise ConfigError("$.process.args", "must name a program")
     terminal = process.get("terminal", False)
+    ids = _ids(linux, beside, namespaces, joined)
     groups = _groups(linux, beside)
-    files = [*_root(config, beside), *_files(config, beside, namespaces, groups)]
+    files = [*_root(config, beside), *_files(config, beside, namespaces, groups, ids)]
+    early = [step for step in beside.steps if step.phase in ("image", "host")]
+    last: list[Step] = []  # what is made with other owners than the host's
+    if ids:
+        from .mapped import scratch
+
+        files = ids.translate(files, beside)
+        early, last = scratch(early)
     outside = [
-        *(step for step in beside.steps if step.phase in ("image", "host")),
+        *early,
         *(step for step in groups if step.by == PARENT),
         *_user_namespace(linux, beside, namespaces),
         *_opened(joined),
         *_time(linux, namespaces),
+        *(ids.before() if ids else []),
+        *last,
         FileMask(0, PARENT),
         *(step for step in files if step.by == PARENT),
         *(step for step in beside.steps if step.late),
         *([OpenCovers()] if linux.get("maskedPaths") else []),
         *_console(terminal, PARENT),
         *([LookUpUser(beside.user, beside.extra_groups, not beside.privileged)] if beside.user is not None else []),
+        *(ids.checked() if ids and beside.user is not None else []),
         FindDirectory(process["cwd"]),
         ChooseStreams(beside.interactive, terminal),
+        *(ids.last() if ids else []),
     ]
     inside = [
-        *_process(config, namespaces, joined, groups),
+        *_process(config, namespaces, joined, groups, ids),
         *_names(config, linux, namespaces),
         AttachRoot(),
         *(step for step in files if step.by == RUNNER),
@@ -127,12 +140,34 @@ def plan(config: Config, beside: Beside) -> Plan:
         *(_read_only(beside) if config["root"].get("readonly") else []),
         FileMask(_mask(process)),
         UseStreams(terminal),
-        *_tail(process, beside),
+        *_tail(process, beside, ids is not None),
     ]
     born = tuple(name for name in _BORN_WITH if name in namespaces and (name != "user" or beside.privileged))
-    entered = tuple(name for name in ("pid",) if name in joined)
+    entered = _entered(namespaces, joined, ids)
     spawn = Spawn(born, any("cgroup" in step.gives() for step in groups), entered)
-    return Plan([*outside, spawn, *inside], beside.given)
+    return Plan([*outside, spawn, *(ids.after(config) if ids else []), *inside], beside.given)
+
+
+def _ids(linux: Linux, beside: Beside, namespaces: tuple[str, ...], joined: Mapping[str, str]) -> Ids | None:
+    """The maps of root's container in a user namespace of its own; None for any other."""
+    if "user" in namespaces or "user" in joined:
+        from .mapped import Ids, refuse
+
+        if beside.privileged:
+            refuse(joined, namespaces)
+            return Ids(linux, "user" in joined)
+    return None
+
+
+def _entered(namespaces: tuple[str, ...], joined: Mapping[str, str], ids: Ids | None) -> tuple[str, ...]:
+    """The kinds of namespaces that this process enters for a moment, so that the first one is born in them.
+
+    Only so a PID namespace is joined; and who is born in a user namespace may join none of the host's any more.
+    """
+    if not ids:
+        return ("pid",) if "pid" in joined else ()
+    entered = tuple(kind for kind in joined if kind != "user")
+    return (*entered, "time") if "time" in namespaces else entered
 
 
 def _groups(linux: Linux, beside: Beside) -> list[Step]:
@@ -182,16 +217,20 @@ def _time(linux: Linux, namespaces: tuple[str, ...]) -> list[Step]:
     return [MakeTimeNamespace(tuple((clock, it.get("secs", 0) * 10**9 + it.get("nanosecs", 0)) for clock, it in rows))]
 
 
-def _process(config: Config, namespaces: tuple[str, ...], joined: Mapping[str, str], groups: list[Step]) -> list[Step]:
+def _process(
+    config: Config, namespaces: tuple[str, ...], joined: Mapping[str, str], groups: list[Step], ids: Ids | None
+) -> list[Step]:
     """How the new process leaves the caller's namespaces."""
     linux = config["linux"]
     steps: list[Step] = [DieWithParent()]
-    if (score := config["process"].get("oomScoreAdj")) is not None:
+    if not ids and (score := config["process"].get("oomScoreAdj")) is not None:
         from ..kernel.oom_score import OomScore
 
         steps.append(OomScore(score))
     steps += [step for step in groups if step.by == RUNNER]  # before the cgroup namespace, which begins where we are
-    if joined or "time" in namespaces:
+    if ids:
+        steps += ids.inside()
+    elif joined or "time" in namespaces:
         from ..kernel.joined_namespaces import Join
 
         steps += [Join(kind) for kind in (*joined, *namespaces) if kind == "time" or (kind in joined and kind != "pid")]
@@ -229,7 +268,9 @@ def _root(config: Config, beside: Beside) -> list[Step]:
     return [OpenTree(config["root"]["path"], "tree"), *own]
 
 
-def _files(config: Config, beside: Beside, namespaces: tuple[str, ...], groups: list[Step]) -> list[Step]:
+def _files(
+    config: Config, beside: Beside, namespaces: tuple[str, ...], groups: list[Step], ids: Ids | None
+) -> list[Step]:
     """Everything that is mounted on the root, in the config's order, and the device nodes."""
     steps: list[Step] = []
     own_dev = True
@@ -238,7 +279,7 @@ def _files(config: Config, beside: Beside, namespaces: tuple[str, ...], groups: 
         kind, target = mount.get("type") or "bind", mount["destination"]
         if kind == "bind" or options.bind:
             slot = f"mount {number}"
-            steps += [_bind(mount, options, slot), *_attached(slot, target)]
+            steps += [_bind(mount, options, slot, ids), *_attached(slot, target)]
             own_dev = own_dev and target != "/dev"
         elif kind == "cgroup":
             steps += _cgroup_mounts(target, options, beside, namespaces, groups)
@@ -271,11 +312,19 @@ def _read_only(beside: Beside) -> list[Step]:
     return [*(ReadOnlyMount(step.slot, step.target) for step in own), ReadOnlyRoot()]
 
 
-def _bind(mount: Mount, options: MountOptions, slot: str) -> Step:
-    return OpenTree(
+def _bind(mount: Mount, options: MountOptions, slot: str, ids: Ids | None) -> Step:
+    tree = OpenTree(
         mount.get("source", ""), slot, options.recursive, options.attributes, options.cleared,
         options.propagation or "rprivate", options.recursively,
     )  # fmt: skip
+    if not (options.mapped or mount.get("uidMappings") or mount.get("gidMappings")):
+        return tree
+    if ids is None:
+        raise UnsupportedError(
+            f"the mount at {mount['destination']} can't be mapped",
+            "that takes root, and a user namespace: --userns auto",
+        )
+    return ids.bound(tree, mount, options)
 
 
 def _devices(linux: Linux, beside: Beside) -> list[Step]:
@@ -301,12 +350,14 @@ def _cgroup_mounts(
 
     The others would show the host's own groups.
     """
+    made = [name for step in groups for kind, name in step.record() if kind == "cgroup"]
+    if not beside.v1 and "user" in namespaces and "cgroup" not in namespaces and made:
+        return [OpenTree(made[-1], target, False, options.attributes), *_attached(target, target)]
     if not beside.v1:
         return _filesystem("cgroup2", target, options.attributes, options.own)
-    if "user" in namespaces:
-        return []  # version 1 mounted from a user namespace would show the host's
+    if "user" in namespaces and not beside.privileged:
+        return []  # a plain user has no group in it, and the host's would be shown
     hierarchies: dict[str, list[str]] = {}
-    made = [name for step in groups for kind, name in step.record() if kind == "cgroup"]
     for controller, path in beside.v1.items():
         if not any(group.startswith(path + "/") for group in made):
             continue
@@ -353,7 +404,7 @@ def _limits(process: Process) -> list[Step]:
     return [Limit(it["type"].removeprefix("RLIMIT_").lower(), it["soft"], it["hard"]) for it in limits]
 
 
-def _tail(process: Process, beside: Beside) -> list[Step]:
+def _tail(process: Process, beside: Beside, new_user: bool) -> list[Step]:
     """What is done after Python has gone; every process that enters a container ends with these.
 
     A filter needs CAP_SYS_ADMIN unless the process has given up new privileges: with that it comes last and judges
@@ -370,7 +421,8 @@ def _tail(process: Process, beside: Beside) -> list[Step]:
         steps.append(NoNewPrivileges())
     else:
         steps += filters
-    steps += [BoundingSet(bounding, beside.held), _credentials(process, beside, sets != {})]
+    held = WHOLE if new_user else beside.held  # a new user namespace comes with all
+    steps += [BoundingSet(bounding, held), _credentials(process, beside, sets != {})]
     steps.append(Capabilities(permitted, effective, inheritable, ambient, root_only=beside.user is not None))
     steps += [DeathSignal(), CloseDescriptors()]
     if no_new:
