@@ -285,7 +285,6 @@ class Command:
     def _wrap(self):
         """Put our observers around what has none."""
         self.alive = os.pidfd_open(os.getpid())
-        os.set_inheritable(self.alive, True)
         self._wrap_table()
         self._wrap_calls()
         prepare, serve, unlink, add = engine.prepare, Session._serve, trees._unlink, Extraction._add
@@ -326,7 +325,7 @@ class Command:
 
     def _wrap_table(self):
         """Change the runner's table as the case wants it, and tell of it as it was."""
-        image, table = runner.image, launch.table
+        image, table, spawn = runner.image, launch.table, launch.spawn
         plain, making = [], []
 
         def edited(rows, errors):
@@ -342,7 +341,10 @@ class Command:
             self._tell("table", Table(steps, result.counts, plain))
             return result
 
-        runner.image, launch.table = edited, made
+        def spawned(step, slots, table, keep):
+            return spawn(step, slots, table, [*keep, self.alive])
+
+        runner.image, launch.table, launch.spawn = edited, made, spawned
 
     def _wrap_calls(self):
         """Count the calls that the parent makes from its first step to the handover, and fail one of them."""
@@ -423,7 +425,9 @@ class Command:
         """Wait until the runner waits; `held` stays 0 when the command ends without it."""
         end = time.monotonic() + PATIENCE
         while not self.held:
-            assert time.monotonic() < end, f"the runner neither waits nor ends, after {self.places[-1:]}"
+            assert time.monotonic() < end, (
+                f"the runner neither waits nor ends at row {self.hold}, after {self.places[-1:]}"
+            )
             if select.select([self.reader], [], [], 0.0005)[0] and not self.hear_once():
                 return
             if self.table:

@@ -11,14 +11,15 @@ import sys
 
 # Each costs more than a container's start can pay, or drags in one that does.
 FORBIDDEN = {
-    "argparse", "asyncio", "collections", "contextlib", "ctypes", "dataclasses", "enum", "functools", "hashlib", "http",
-    "inspect", "json", "logging", "pathlib", "re", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl",
-    "struct", "subprocess", "tarfile", "tempfile", "threading", "traceback", "typing", "urllib", "urllib3",
+    "_collections_abc", "argparse", "asyncio", "collections", "contextlib", "ctypes", "dataclasses", "enum",
+    "functools", "genericpath", "hashlib", "http", "inspect", "json", "logging", "os", "pathlib", "posixpath", "re",
+    "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "stat", "struct", "subprocess", "tarfile", "tempfile",
+    "threading", "traceback", "typing", "urllib", "urllib3",
 }  # fmt: skip
 
 # Modules of our own, and of Python's beyond those that it loads for `-I -S -c pass`.
-OWN_BUDGET = 69
-OTHERS_BUDGET = 14
+OWN_BUDGET = 70
+OTHERS_BUDGET = 8
 
 
 def parsed(report: str) -> list[str]:

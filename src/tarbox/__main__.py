@@ -6,8 +6,12 @@ Kept small, as Python compiles it at every start, and in words that older Python
 # ruff: noqa: UP031, UP036, RUF005
 
 import gc
-import os
 import sys
+
+if sys.platform == "linux":
+    import posix as os  # of os itself nothing is needed, and it takes a millisecond to import
+else:
+    import os
 
 
 def _start() -> "int | str":
@@ -20,14 +24,15 @@ def _start() -> "int | str":
     if sys.version_info < (3, 11):
         return "tarbox: Python 3.11 or newer is needed, and %s is %d.%d" % ((sys.executable,) + sys.version_info[:2])
     if not __package__:  # started by path, without the site module: nothing has been put on the path
-        package = os.path.dirname(os.path.abspath(__file__))
+        normal = getattr(os, "_path_normpath", None) or __import__("os").path.abspath
+        package = normal(__file__).rpartition("/")[0]
         libraries = "lib/python%d.%d/site-packages" % sys.version_info[:2]
-        beside = os.path.join(os.path.dirname(os.path.dirname(sys.executable)), libraries)
-        sys.path[:0] = [os.path.dirname(package)]
+        beside = sys.executable.rpartition("/")[0].rpartition("/")[0] + "/" + libraries
+        sys.path[:0] = [package.rpartition("/")[0]]
         if beside not in sys.path:
             sys.path.append(beside)  # of a checkout or an editable install, whose libraries aren't beside it
     while True:  # a closed input, output or error would give its number to the next file that is opened
-        descriptor = os.open(os.devnull, os.O_RDWR)
+        descriptor = os.open("/dev/null", os.O_RDWR)
         if descriptor > 2:
             break
     os.close(descriptor)

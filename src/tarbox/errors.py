@@ -102,7 +102,7 @@ class KernelError(TarboxError):
     def __init__(
         self, call: str, arguments: Sequence[object] | None, errno: int, hint: str = "", shell: str = ""
     ) -> None:
-        from os import strerror
+        from posix import strerror  # not from os, which takes a millisecond to import
 
         shown = call if arguments is None else f"{call}({', '.join(_show(argument) for argument in arguments)})"
         super().__init__(f"{shown}: {strerror(errno)}", hint)

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+
+import pytest
+
+import roots
 import startpath
 
 
@@ -16,5 +23,30 @@ def test_a_run_of_an_unpacked_tarball_loads_only_what_it_needs(tarbox, busybox_t
     """The second run of a tarball finds it in the store, and needs nothing of what unpacked it."""
     assert tarbox("run", "--rm", busybox_tar, "true").returncode == 0
     done = tarbox("run", "--rm", "--net", "none", busybox_tar, "true", python=("-X", "importtime"))
+    assert done.returncode == 0, done.stderr
+    startpath.check(startpath.parsed(done.stderr))
+
+
+def test_a_run_on_a_terminal_loads_only_what_it_needs(tarbox, rootfs_busybox):
+    """What asks terminals and sets them is all that comes on top."""
+    words = ("run", "--rm", "-it", "--net", "none", rootfs_busybox, "true")
+    assert tarbox("run", "--rm", rootfs_busybox, "true").returncode == 0
+    keys, side = pty.openpty()
+    try:
+        done = tarbox(*words, python=("-X", "importtime"), stdin=side, stdout=side)
+    finally:
+        os.close(keys)
+        os.close(side)
+    assert done.returncode == 0, done.stderr
+    startpath.check([name for name in startpath.parsed(done.stderr) if name != "termios"])
+
+
+@pytest.mark.parametrize("environment", [{}, {"XDG_DATA_HOME": "", "XDG_RUNTIME_DIR": ""}])
+def test_a_plain_users_run_loads_only_what_it_needs(plain_tarbox, plain_folder, environment):
+    image = roots.busybox(plain_folder / "image")
+    subprocess.run(["chown", "-R", f"{plain_tarbox.user}:{plain_tarbox.user}", image], check=True)
+    assert plain_tarbox("run", "--rm", image, "true", env=environment).returncode == 0
+    words = ("run", "--rm", "--net", "none", image, "true")
+    done = plain_tarbox(*words, python=("-X", "importtime"), env=environment)
     assert done.returncode == 0, done.stderr
     startpath.check(startpath.parsed(done.stderr))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import startpath
 
 
@@ -25,7 +27,8 @@ def test_explain_run_loads_only_what_it_needs(tarbox):
     startpath.check([name for name in startpath.parsed(done.stderr) if name not in for_telling])
 
 
-def test_help_loads_no_more_than_a_run(tarbox):
-    done = tarbox("run", "--help", python=("-X", "importtime"))
+@pytest.mark.parametrize("words", [("run", "--help"), ("help",), ("--version",)])
+def test_help_and_version_load_no_more_than_a_run(tarbox, words):
+    done = tarbox(*words, python=("-X", "importtime"))
     assert done.returncode == 0, done.stderr
     startpath.check(startpath.parsed(done.stderr))

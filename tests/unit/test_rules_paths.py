@@ -135,6 +135,9 @@ def test_one_module_calls_openat2():
         "def f(root):\n    here = root\n    there = here\n    return f'{there}/x'",
         "os.path.join(config['rootfs'], path)",
         "if (top := rootfs): mkdir(top + '/proc')",
+        "from ..unistd import os\nos.open(os.path.join(rootfs, name), os.O_PATH)",
+        "from ..unistd import os\nos.stat(name, dir_fd=root)",
+        "from ..unistd import os as system\nsystem.open(system.path.join(rootfs, name), 0)",
     ],
 )
 def test_the_path_rule_catches(bad):

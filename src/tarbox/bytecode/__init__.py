@@ -15,9 +15,9 @@ https://docs.python.org/3/reference/import.html#finders-and-loaders, PEP 3147
 """
 
 # ruff: noqa: UP037
-# The annotations are quoted here: __future__ is one of the modules that come from the file.
+# The annotations are quoted here: only modules that come from the file do without loading __future__.
 import marshal
-import os
+import posix as os  # os itself takes a millisecond to import
 import sys
 
 try:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     # by name: the path of a module that is machine code, as stat(2) knows it
     Extensions = dict[str, tuple[str, tuple[int, int]]]
 
-PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGE = __file__.rpartition("/")[0].rpartition("/")[0]
 FOLDER = f"{PACKAGE}/__pycache__"
 FILE = f"{FOLDER}/tarbox.{sys.implementation.cache_tag}.modules"
 MAGIC = MAGIC_NUMBER
@@ -167,7 +167,7 @@ class Modules:
         spec.has_location = True
         spec.cached = FILE
         if package:
-            spec.submodule_search_locations = [os.path.dirname(path)]
+            spec.submodule_search_locations = [path.rpartition("/")[0]]
         return spec
 
     def _read(self, name: str) -> bool:
@@ -188,7 +188,7 @@ class Modules:
     def _may_write(self) -> bool:
         """Whether the file could be written anew. Nothing of ours is left in a package that is another user's."""
         if self._writable is None:
-            folder = FOLDER if os.path.isdir(FOLDER) else PACKAGE
+            folder = FOLDER if os.access(FOLDER, os.F_OK) else PACKAGE
             self._writable = os.access(folder, os.W_OK) and os.stat(PACKAGE).st_uid == os.geteuid()
         return self._writable
 

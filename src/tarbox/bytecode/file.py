@@ -4,7 +4,8 @@
 
 Only the command that writes loads this. It sees the ordinary imports go by, so that it knows which modules the import
 of another brings along. They are compiled once more, without docstrings and columns, which no command shows and every
-start would read; lines stay, so an error is told as precisely as ever. Writing is to a file of another name, which then
+start would read, and without the import of `__future__`, which only the compiler needs; lines stay, so an error is told
+as precisely as ever. Writing is to a file of another name, which then
 takes the place of the old one: two commands that write at once disturb neither each other nor those who read.
 
 https://docs.python.org/3/reference/import.html#finders-and-loaders, man 2 rename
@@ -57,14 +58,13 @@ def recorded(modules: Modules, name: str, path: Sequence[str] | None) -> ModuleS
 def write(modules: Modules) -> None:
     """Write the groups that the file has and those of this command's imports; nothing where that isn't possible."""
     known = _stored(modules)
-    imports = {**modules.imports, "__future__": ()}  # of Python's own, this one is needed by every module
     groups: Groups = {}
     codes: list[bytes] = []
     at = 0
-    for name in {**modules.index, **imports}:
+    for name in {**modules.index, **modules.imports}:
         old = [member[0] for member in modules.index[name][0]] if name in modules.index else []
         found = []
-        for other in _merged(name, old, imports.get(name, ())):
+        for other in _merged(name, old, modules.imports.get(name, ())):
             entry = known[other] = known.get(other) or _compiled(other)
             if entry:
                 found.append(entry)
@@ -117,17 +117,25 @@ def _compiled(name: str) -> tuple[Member, CodeType] | None:
 
 
 def lean(source: bytes, path: str) -> CodeType:
-    """Compile a module without docstrings, and with the lines of its code but not the columns."""
+    """Compile a module without docstrings and `__future__`, and with the lines of its code but not the columns."""
+    import __future__
+
     import ast
 
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     tree = ast.parse(source, path)
+    flags = 0
+    for first in tree.body[:]:
+        if isinstance(first, ast.ImportFrom) and first.module == "__future__":
+            flags |= sum(getattr(__future__, feature.name).compiler_flag for feature in first.names)
+            tree.body.remove(first)
     for node in ast.walk(tree):
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             node.body[:1] = [] if len(node.body) > 1 else [ast.copy_location(ast.Pass(), node.body[0])]
         if "lineno" in node._attributes:  # -1 says "unknown" to the compiler
             vars(node).update(end_lineno=vars(node)["lineno"], col_offset=-1, end_col_offset=-1)
-    return compile(tree, path, "exec", dont_inherit=True, optimize=0)
+    code: CodeType = compile(tree, path, "exec", flags, dont_inherit=True, optimize=0)
+    return code
 
 
 def _extensions(modules: Modules) -> Extensions:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from ..errors import TarboxError, UsageError
+from ..unistd import os
 from .arguments import HELP, Option, Verb, parse
 
 TYPE_CHECKING = False

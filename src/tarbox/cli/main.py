@@ -10,9 +10,8 @@ Only this package knows exit codes. A verb's module is loaded when the verb is c
 
 from __future__ import annotations
 
-import os
-
 from ..errors import CommandNotExecutableError, CommandNotFoundError, TarboxError, UsageError
+from ..unistd import os
 from .arguments import HelpAsked, Option, Verb, parse
 
 FAILED, NOT_EXECUTABLE, NOT_FOUND, INTERRUPTED = 125, 126, 127, 130

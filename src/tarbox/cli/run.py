@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from ..engine.options import HOST, NONE, MountOption, RunOptions, Ulimit
 from ..errors import CommandNotFoundError, UsageError
+from ..unistd import os
 from .arguments import Arguments, Option, Verb, parse
 
 TYPE_CHECKING = False

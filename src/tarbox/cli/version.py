@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from ..engine.values import shorten
 from ..errors import UsageError
+from ..unistd import os
 from .arguments import Option, Verb, parse
 
 TYPE_CHECKING = False

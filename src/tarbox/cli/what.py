@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 from ..errors import UsageError
+from ..unistd import os
 from .arguments import Option, Verb, parse
 from .layout import as_json, columns, folded, printable, size
 

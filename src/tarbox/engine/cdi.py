@@ -10,11 +10,9 @@ https://github.com/cncf-tags/container-device-interface/blob/main/SPEC.md
 
 from __future__ import annotations
 
-import os
-from stat import S_ISREG
-
 from ..errors import ConfigError, UnsupportedError, UsageError
 from ..spec.cdi import edits_of, read
+from ..unistd import S_ISREG, os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

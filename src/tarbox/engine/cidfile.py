@@ -9,10 +9,9 @@ man 2 open (O_EXCL)
 
 from __future__ import annotations
 
-import os
-
 from ..errors import StorageError, UsageError
 from ..plan.step import PARENT, Slots, Step
+from ..unistd import os
 
 
 class WriteId(Step):

@@ -11,9 +11,8 @@ man 2 mknod; https://github.com/opencontainers/runtime-spec/blob/main/config-lin
 
 from __future__ import annotations
 
-from stat import S_IMODE
-
 from ..errors import ImageNotFoundError, UsageError
+from ..unistd import S_IMODE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

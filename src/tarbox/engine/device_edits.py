@@ -10,10 +10,8 @@ man 2 stat, man 7 inode; https://github.com/cncf-tags/container-device-interface
 
 from __future__ import annotations
 
-import os
-from stat import S_IMODE, S_ISBLK, S_ISCHR, S_ISDIR, S_ISFIFO
-
 from ..errors import ImageNotFoundError, UnsupportedError, UsageError
+from ..unistd import S_IMODE, S_ISBLK, S_ISCHR, S_ISDIR, S_ISFIFO, os
 from .devices import DeviceOption
 from .values import shorten
 

@@ -12,10 +12,9 @@ man 4 null, man 2 mknod; https://github.com/cncf-tags/container-device-interface
 
 from __future__ import annotations
 
-import os
-
 from ..errors import UsageError
 from ..spec.cdi import is_kind, is_name
+from ..unistd import os
 from .values import shorten
 
 TYPE_CHECKING = False

@@ -6,9 +6,8 @@ on version 2 one write kills a group.
 
 from __future__ import annotations
 
-import os
-
 from ..errors import UnsupportedError
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,9 +6,8 @@ variable, `#` begins a comment line, empty lines don't count.
 
 from __future__ import annotations
 
-import os
-
 from ..errors import UsageError
+from ..unistd import os
 from .values import shorten
 
 TYPE_CHECKING = False

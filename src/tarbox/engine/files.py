@@ -7,13 +7,12 @@ man 5 hosts, man 5 hostname, man 5 resolv.conf
 
 from __future__ import annotations
 
-import os
-
 from ..errors import KernelError
 from ..kernel import mounts
 from ..kernel.mount_points import place_rows, refuse_proc, tree_of
 from ..kernel.paths import Beyond
 from ..plan.step import PARENT, RUNNER, Register, Row, Slots, Step
+from ..unistd import os
 from .options import NONE
 
 TYPE_CHECKING = False

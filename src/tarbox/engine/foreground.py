@@ -8,10 +8,9 @@ man 3 termios, man 7 credentials (sessions and process groups), man 7 signal
 
 from __future__ import annotations
 
-import os
-
 from ..kernel import signals
 from ..kernel.terminal import in_foreground, make_raw, set_modes, set_window_size, window_size
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

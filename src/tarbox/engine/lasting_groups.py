@@ -10,7 +10,6 @@ man 7 cgroups
 
 from __future__ import annotations
 
-import os
 from errno import EACCES, EINVAL, EPERM, ESRCH
 
 from ..errors import KernelError, TarboxError, UsageError
@@ -21,6 +20,7 @@ from ..kernel.cgroups.v2 import EnableControllers
 from ..kernel.cgroups.weights import WriteWeight
 from ..plan.journal import Journal
 from ..plan.step import PARENT, Slots
+from ..unistd import os
 from .limits import asked, chosen, of_each_process, planned, prepared, take, tell, tell_of_memory
 from .plain_process import attend
 from .undo import UNDO

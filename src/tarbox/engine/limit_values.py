@@ -7,9 +7,8 @@ when such an option is given.
 
 from __future__ import annotations
 
-import os
-
 from ..errors import ConfigError, UsageError
+from ..unistd import S_ISBLK, S_ISDIR, os
 from .values import processors, shorten, size
 
 _LEAST_SLICE = 1000  # microseconds
@@ -118,7 +117,6 @@ def _divided(text: str, what: str, example: str) -> tuple[str, str]:
 
 def _disk(path: str) -> tuple[int, int]:
     """The numbers of the disk `path`: a node such as /dev/sda, or `major:minor`."""
-    import stat
 
     major, colon, minor = path.partition(":")
     if colon and major.isdecimal() and minor.isdecimal():
@@ -128,10 +126,8 @@ def _disk(path: str) -> tuple[int, int]:
             facts = os.stat(path)
         except OSError as error:
             raise UsageError(f"{shorten(path)}: {error.strerror}", "lsblk lists the disks") from None
-        if not stat.S_ISBLK(facts.st_mode):
-            hint = (
-                f"'df {path}' tells on which disk it lies" if stat.S_ISDIR(facts.st_mode) else "lsblk lists the disks"
-            )
+        if not S_ISBLK(facts.st_mode):
+            hint = f"'df {path}' tells on which disk it lies" if S_ISDIR(facts.st_mode) else "lsblk lists the disks"
             raise UsageError(f"{shorten(path)} is not a disk", hint)
         number = os.major(facts.st_rdev), os.minor(facts.st_rdev)
     place = f"/sys/dev/block/{number[0]}:{number[1]}"

@@ -11,8 +11,6 @@ man 7 cgroups
 
 from __future__ import annotations
 
-import os
-
 from ..errors import ConfigError, UnsupportedError, UsageError
 from ..kernel import cgroups, signals
 from ..kernel.namespaces import DieWithParent
@@ -20,6 +18,7 @@ from ..kernel.oom_score import OomScore
 from ..kernel.rlimits import Limit
 from ..plan.journal import Journal, sweep
 from ..plan.step import PARENT, Slots
+from ..unistd import os
 from .machine import read_machine
 from .plain_process import attend
 from .resources import check, limits

@@ -7,7 +7,7 @@ man 5 proc, man 7 capabilities, man 2 sched_getaffinity
 
 from __future__ import annotations
 
-import os
+from ..unistd import S_IMODE, S_ISBLK, S_ISCHR, S_ISDIR, os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,8 +106,6 @@ def _read(path: str) -> bytes:
 
 def host_devices(directory: str = "/dev") -> tuple[Device, ...]:
     """The character and block devices below `directory`, without terminals and what a container has of its own."""
-    import stat
-
     found: list[Device] = []
     try:
         entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
@@ -120,16 +118,16 @@ def host_devices(directory: str = "/dev") -> tuple[Device, ...]:
             status = entry.stat(follow_symlinks=False)
         except OSError:
             continue
-        if stat.S_ISDIR(status.st_mode):
+        if S_ISDIR(status.st_mode):
             found += host_devices(entry.path)
-        elif stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode):
+        elif S_ISCHR(status.st_mode) or S_ISBLK(status.st_mode):
             found.append(
                 {
-                    "type": "c" if stat.S_ISCHR(status.st_mode) else "b",
+                    "type": "c" if S_ISCHR(status.st_mode) else "b",
                     "path": entry.path,
                     "major": os.major(status.st_rdev),
                     "minor": os.minor(status.st_rdev),
-                    "fileMode": stat.S_IMODE(status.st_mode),
+                    "fileMode": S_IMODE(status.st_mode),
                     "uid": status.st_uid,
                     "gid": status.st_gid,
                 }

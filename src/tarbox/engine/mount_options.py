@@ -10,9 +10,8 @@ man 8 mount, man 5 tmpfs, man 2 mount_setattr
 
 from __future__ import annotations
 
-import os
-
 from ..errors import UsageError
+from ..unistd import os
 from .options import MountOption
 from .values import shorten, size, switch
 

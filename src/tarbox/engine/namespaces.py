@@ -14,10 +14,9 @@ man 7 namespaces, https://github.com/opencontainers/runtime-spec/blob/main/confi
 
 from __future__ import annotations
 
-import os
-
 from ..errors import UnsupportedError, UsageError
 from ..kernel.processes import LINKS
+from ..unistd import os
 from .options import HOST, NONE
 from .values import shorten
 

@@ -10,12 +10,11 @@ man 5 overlayfs (Documentation/filesystems/overlayfs.rst)
 
 from __future__ import annotations
 
-import os
-
 from ..errors import ImageNotFoundError, UnsupportedError, UsageError
 from ..images.snapshots.overlay import options
 from ..kernel.overlay import MakeScratch
 from ..kernel.tmpfs import LetGo, MountMemory
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ man 2 fork, man 2 signalfd, man 2 waitpid
 
 from __future__ import annotations
 
-import os
 from select import POLLIN, poll
 
 from ..errors import CommandError
@@ -26,6 +25,7 @@ from ..plan.plan import Plan
 from ..plan.step import Slots
 from ..runtime import launch
 from ..runtime.launch import INHERITED
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

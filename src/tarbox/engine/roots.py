@@ -10,10 +10,8 @@ https://specifications.freedesktop.org/basedir-spec/
 
 from __future__ import annotations
 
-import os
-from stat import S_IRWXG, S_IRWXO, S_ISDIR, S_ISLNK, S_ISVTX, S_IWGRP, S_IWOTH
-
 from ..errors import StorageError
+from ..unistd import S_IRWXG, S_IRWXO, S_ISDIR, S_ISLNK, S_ISVTX, S_IWGRP, S_IWOTH, os
 
 _NO_FOLDER = (FileExistsError, NotADirectoryError)
 _STATE_HINT = "small files of running containers are kept there; is it full, or read-only?"

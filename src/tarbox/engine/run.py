@@ -5,8 +5,6 @@ options ─► source, config ─► plan ─► journal ─► execution ─►
 
 from __future__ import annotations
 
-import os
-
 from ..errors import ImageNotFoundError, KernelError, TarboxError, UnsupportedError
 from ..images import source
 from ..kernel import cgroups, signals
@@ -18,6 +16,7 @@ from ..plan.journal import Journal, sweep
 from ..plan.step import Slots
 from ..runtime import launch
 from ..runtime.planner import Beside, plan
+from ..unistd import os
 from .config import config, seccomp_of, user_of
 from .files import MakeFiles, MountFiles, render
 from .machine import read_machine

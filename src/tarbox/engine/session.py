@@ -16,7 +16,6 @@ man 2 signalfd, man 2 pidfd_open, man 2 poll
 
 from __future__ import annotations
 
-import os
 import time
 from errno import ESRCH
 from select import POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, poll
@@ -25,6 +24,7 @@ from ..errors import KernelError, TarboxError, UsageError
 from ..kernel import signals
 from ..kernel.syscall import syscall
 from ..kernel.terminal import in_foreground
+from ..unistd import os
 from .foreground import SIGTSTP, Foreground
 from .streams import Copy, are_one, make_pipe, may_cross
 

@@ -19,13 +19,12 @@ man 7 pipe, man 2 poll, man 3 stdin
 
 from __future__ import annotations
 
-import os
 from errno import EIO, EPIPE
 from fcntl import F_GETFL, F_SETPIPE_SZ, fcntl
 from select import POLLIN, POLLOUT
-from stat import S_ISCHR, S_ISFIFO, S_ISREG, S_ISSOCK
 
 from ..kernel.terminal import NULL_DEVICE
+from ..unistd import S_ISCHR, S_ISFIFO, S_ISREG, S_ISSOCK, os
 
 CHUNK = 1 << 16
 PIPE_SIZE = 1 << 18  # fast enough; all pipes of one plain user may hold 64 MiB together

@@ -17,10 +17,10 @@ man 7 user_namespaces, man 5 subuid
 from __future__ import annotations
 
 import fcntl
-import os
 
 from ..errors import ConfigError, StorageError, UnsupportedError, UsageError
 from ..spec.mappings import LARGEST, check, outside_of
+from ..unistd import os
 from .options import HOST
 from .values import shorten
 

@@ -9,12 +9,10 @@ man 5 elf, man 1 uname, kernel documentation "binfmt_misc"
 
 from __future__ import annotations
 
-import os
-import stat
-
 from ..errors import ArchitectureError, TarboxError
 from ..kernel.paths import open_in
 from ..kernel.syscall import MACHINE
+from ..unistd import S_ISREG, os
 
 # (e_machine, bits, "little" or "big"): the name
 _NAMES = {
@@ -59,7 +57,7 @@ def _of_program(tree: int, path: str) -> str | None:
     except TarboxError:
         return None
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        if not S_ISREG(os.fstat(handle).st_mode):
             return None
         file = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

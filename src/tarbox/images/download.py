@@ -7,10 +7,10 @@ RFC 9110: redirects (15.4), ranges (14), entity tags (8.8.3). man 1 curl
 
 from __future__ import annotations
 
-import os
 import time
 
 from ..errors import ArchiveError, ImageNotFoundError, StorageError, UnsupportedError
+from ..unistd import os
 from .progress import Progress
 
 TYPE_CHECKING = False

@@ -12,12 +12,11 @@ man 1 tar, man 2 openat, man 7 xattr, man 7 capabilities ("File capabilities")
 
 from __future__ import annotations
 
-import os
-import stat
 from errno import EACCES, EDQUOT, EEXIST, EINVAL, EIO, EMFILE, ENOENT, ENOMEM, ENOSPC, ENOTEMPTY, ENOTSUP, EPERM, EROFS
 
 from ..errors import ArchiveError, KernelError, StorageError
 from ..kernel.paths import make_directories, open_in
+from ..unistd import S_IFBLK, S_IFCHR, S_IFIFO, S_ISDIR, os
 from .archive import CHARACTER, DIRECTORY, FIFO, FILE, HARD_LINK, LONGEST_NAME, SYMLINK
 
 TYPE_CHECKING = False
@@ -179,7 +178,7 @@ class Extraction:
         """Take away what an earlier entry made by this name; a directory only if it's empty."""
         self._parent_path = None  # paths may lead elsewhere from now on
         found = os.stat(leaf, dir_fd=directory, follow_symlinks=False)
-        if not stat.S_ISDIR(found.st_mode):
+        if not S_ISDIR(found.st_mode):
             os.unlink(leaf, dir_fd=directory)
             return
         try:
@@ -226,7 +225,7 @@ class Extraction:
         try:
             os.mkdir(leaf, 0o700, dir_fd=directory)
         except FileExistsError:
-            if not stat.S_ISDIR(os.stat(leaf, dir_fd=directory, follow_symlinks=False).st_mode):
+            if not S_ISDIR(os.stat(leaf, dir_fd=directory, follow_symlinks=False).st_mode):
                 self._clear(entry, directory, leaf)
                 os.mkdir(leaf, 0o700, dir_fd=directory)
         opened = os.open(leaf, _ENTER, dir_fd=directory)
@@ -273,7 +272,7 @@ class Extraction:
             os.link(target, leaf, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
 
         found = os.stat(target, dir_fd=source, follow_symlinks=False)
-        if stat.S_ISDIR(found.st_mode):
+        if S_ISDIR(found.st_mode):
             raise self._refuse(entry, "it is a hard link to a directory")
         try:
             link()
@@ -284,15 +283,15 @@ class Extraction:
                 link()
 
     def _add_special(self, entry: Entry, directory: int, leaf: bytes, parent: bytes) -> None:
-        kind, device = stat.S_IFIFO, 0
+        kind, device = S_IFIFO, 0
         if entry.kind != FIFO:
-            kind, device = stat.S_IFCHR if entry.kind == CHARACTER else stat.S_IFBLK, os.makedev(*entry.device)
+            kind, device = S_IFCHR if entry.kind == CHARACTER else S_IFBLK, os.makedev(*entry.device)
         try:
-            if kind != stat.S_IFIFO and not self.owners:
+            if kind != S_IFIFO and not self.owners:
                 raise PermissionError(EPERM, "")
             self._make(entry, directory, leaf, lambda: os.mknod(leaf, kind | 0o600, device, dir_fd=directory))
         except PermissionError:
-            if kind == stat.S_IFIFO:
+            if kind == S_IFIFO:
                 raise
             self._leave_out("device nodes, which need root")
             if len(self._skipped) < 4096:

@@ -8,15 +8,14 @@ secrets of /etc (all that not everybody may read, and what goes by the name of a
 
 from __future__ import annotations
 
-import os
 from errno import EPERM
-from stat import S_IMODE, S_ISDIR, S_ISLNK
 
 from ..errors import StorageError
 from ..kernel.mount_points import AttachTree, FindPlace
 from ..kernel.mounts import OpenTree
 from ..kernel.overlay import REFUSED, MakeScratch, OpenOverlay
 from ..plan.step import PARENT, Slots, Step
+from ..unistd import S_IMODE, S_ISDIR, S_ISLNK, os
 from .snapshots.overlay import options
 
 _LAYERED = ("usr", "etc", "opt", "bin", "sbin", "lib", "lib32", "lib64", "libx32")

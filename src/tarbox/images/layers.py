@@ -14,12 +14,11 @@ man 1 tar, man 2 rename, man 2 flock
 from __future__ import annotations
 
 import fcntl
-import os
-import stat
 import time
 
 from ..errors import ArchiveError, ImageNotFoundError, StorageError
 from ..plan.step import PARENT, Step
+from ..unistd import S_ISDIR, S_ISREG, os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -146,10 +145,10 @@ def open_file(source: str) -> int:
     except OSError as error:
         raise ImageNotFoundError(f"can't read {source}: {error.strerror}") from None
     mode = os.fstat(file).st_mode
-    if stat.S_ISREG(mode):
+    if S_ISREG(mode):
         return file
     os.close(file)
-    what = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+    what = "a directory" if S_ISDIR(mode) else "no regular file"
     raise ArchiveError(f"{source} is {what}, not an archive")
 
 

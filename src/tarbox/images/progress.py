@@ -7,8 +7,9 @@ man 1 pv
 
 from __future__ import annotations
 
-import os
 import time
+
+from ..unistd import os
 
 _WIDTH = 24  # columns of the bar
 _EVERY = 0.1  # seconds between drawings

@@ -7,10 +7,9 @@ A source knows which steps bring its files to the container's root; it does none
 
 from __future__ import annotations
 
-import os
-
 from ..errors import ImageNotFoundError, UsageError
 from ..kernel.syscall import MACHINE
+from ..unistd import os
 from .snapshots import overlay
 
 TYPE_CHECKING = False

@@ -11,7 +11,6 @@ man 2 syncfs, man 2 rename, man 2 flock
 from __future__ import annotations
 
 import fcntl
-import os
 import queue
 import re
 import threading
@@ -20,6 +19,7 @@ from hashlib import sha256
 from ..errors import ArchiveError, StorageError
 from ..kernel.syscall import syscall
 from ..kernel.trees import remove_tree
+from ..unistd import os
 from . import architecture
 from .archive import Archive
 from .compression import BLOCK, PIECE, decompress, detect

@@ -10,10 +10,10 @@ man 2 socketpair, man 2 sendmsg, man 7 unix
 
 from __future__ import annotations
 
-import os
 from errno import ECONNRESET, EINTR
 
 from ..errors import KernelError
+from ..unistd import os
 from .syscall import addressof, buffer, syscall
 
 TYPE_CHECKING = False

@@ -10,12 +10,11 @@ man 2 mknod, man 4 null
 
 from __future__ import annotations
 
-import os
 from errno import EEXIST
-from stat import S_IFBLK, S_IFCHR, S_IFIFO
 
 from ..errors import ImageError, KernelError
 from ..plan.step import PARENT, Slots, Step
+from ..unistd import S_IFBLK, S_IFCHR, S_IFIFO, os
 from . import paths
 from .mount_points import tree_of
 

@@ -12,10 +12,9 @@ man 7 capabilities, man 8 setcap, man 2 setxattr
 from __future__ import annotations
 
 import errno
-import os
-from stat import S_ISREG
 
 from ..errors import KernelError, TarboxError, UsageError
+from ..unistd import S_ISREG, os
 from . import mountinfo
 from .capability_text import Sets
 

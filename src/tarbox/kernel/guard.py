@@ -11,11 +11,11 @@ man 7 cgroups (cgroup.kill, version 2, since Linux 5.14), man 2 poll
 
 from __future__ import annotations
 
-import os
 from select import POLLIN
 
 from ..errors import KernelError
 from ..plan.step import PARENT, Row, Slots, Step
+from ..unistd import os
 from . import runner, signals
 
 

@@ -11,13 +11,13 @@ man 2 mount_setattr (MOUNT_ATTR_IDMAP), man 7 user_namespaces, man 2 setfsuid
 
 from __future__ import annotations
 
-import os
 from errno import EINVAL, EPERM, ESRCH
 from select import POLLIN
 
 from ..errors import KernelError, UnsupportedError
 from ..plan.step import PARENT, Row, Slots, Step
 from ..spec.mappings import outside_of
+from ..unistd import os
 from . import runner, signals
 from .mounts import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, OpenTree, attach, clone_tree
 from .overlay import OpenOverlay

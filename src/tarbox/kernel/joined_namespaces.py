@@ -11,12 +11,12 @@ man 2 setns, man 7 namespaces, man 2 NS_GET_NSTYPE
 
 from __future__ import annotations
 
-import os
 from errno import EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR, EPERM, ESRCH, EUSERS
 from fcntl import ioctl
 
 from ..errors import KernelError, ProcessNotFoundError, UsageError
 from ..plan.step import PARENT, RUNNER, Row, Slots, Step
+from ..unistd import os
 from .namespaces import FLAGS, SHOWN
 from .paths import filesystem_of, reopen
 from .processes import LINKS

@@ -12,12 +12,11 @@ man 5 proc, man 2 open_tree
 
 from __future__ import annotations
 
-import os
 from errno import EINVAL, ENOENT, ENOTDIR
-from stat import S_ISCHR, S_ISDIR
 
 from ..errors import KernelError, UnsupportedError
 from ..plan.step import PARENT, RUNNER, Register, Row, Slots, Step
+from ..unistd import S_ISCHR, S_ISDIR, os
 from . import paths
 from .mount_points import tree_of
 from .mounts import (

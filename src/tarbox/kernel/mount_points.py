@@ -10,11 +10,9 @@ man 2 openat2, man 2 move_mount, man 2 fsopen
 
 from __future__ import annotations
 
-import os
-from stat import S_ISDIR
-
 from ..errors import ImageError, KernelError
 from ..plan.step import PARENT, RUNNER, Register, Row, Slots, Step
+from ..unistd import S_ISDIR, os
 from . import paths
 from .mounts import (
     FSCONFIG_CMD_CREATE,

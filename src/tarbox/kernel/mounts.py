@@ -12,11 +12,11 @@ man 2 fsopen, man 2 open_tree, man 2 mount_setattr, man 2 move_mount, man 7 moun
 
 from __future__ import annotations
 
-import os
 from errno import EINVAL, ENOSYS, ENOTDIR, EOVERFLOW
 
 from ..errors import KernelError
 from ..plan.step import PARENT, Register, Row, Slots, Step
+from ..unistd import os
 from .syscall import syscall
 
 AT_FDCWD, AT_RECURSIVE, AT_EMPTY_PATH = -100, 0x8000, 0x1000

@@ -13,9 +13,9 @@ man 7 namespaces, man 2 NS_GET_USERNS, man 8 lsns
 from __future__ import annotations
 
 import errno
-import os
 
 from ..errors import KernelError, ProcessNotFoundError
+from ..unistd import os
 from . import mountinfo, processes
 from .paths import filesystem_of, reopen
 

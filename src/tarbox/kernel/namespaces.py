@@ -10,11 +10,11 @@ man 7 namespaces, man 2 clone, man 2 unshare
 
 from __future__ import annotations
 
-import os
 from errno import EAGAIN, ENOSPC, EPERM
 
 from ..errors import KernelError
 from ..plan.step import PARENT, RUNNER, Row, Slots, Step
+from ..unistd import os
 from . import runner
 
 TYPE_CHECKING = False

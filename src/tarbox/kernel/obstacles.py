@@ -11,11 +11,10 @@ man 2 execve, man 5 elf
 
 from __future__ import annotations
 
-import os
 from errno import EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOEXEC, ENOTDIR
-from stat import S_ISDIR, S_ISREG
 
 from ..errors import CommandNotExecutableError, CommandNotFoundError, KernelError
+from ..unistd import S_ISDIR, S_ISREG, os
 from .paths import Beyond, Tree, reopen
 from .program import candidates, short
 from .syscall import MACHINE

@@ -7,11 +7,11 @@ man 5 proc_pid_oom_score_adj, man 1 choom
 
 from __future__ import annotations
 
-import os
 from errno import EACCES, EPERM
 
 from ..errors import KernelError
 from ..plan.step import RUNNER, Register, Row, Slots, Step
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

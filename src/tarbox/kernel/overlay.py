@@ -10,11 +10,11 @@ man 5 overlayfs (Documentation/filesystems/overlayfs.rst)
 
 from __future__ import annotations
 
-import os
 from errno import EINVAL
 
 from ..errors import KernelError, StorageError, UnsupportedError
 from ..plan.step import PARENT, Slots, Step
+from ..unistd import os
 from . import mounts
 from .syscall import syscall
 

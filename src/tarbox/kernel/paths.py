@@ -11,12 +11,11 @@ man 2 openat2, man 7 path_resolution, man 2 statfs
 
 from __future__ import annotations
 
-import os
 from errno import EAGAIN, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOSYS, ENOTDIR, EPERM
-from stat import S_ISDIR, S_ISLNK, S_ISREG
 
 from ..errors import KernelError, TarboxError
 from ..plan.step import Register, Row
+from ..unistd import S_ISDIR, S_ISLNK, S_ISREG, os
 from .syscall import buffer, syscall
 
 TYPE_CHECKING = False

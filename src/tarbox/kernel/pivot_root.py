@@ -10,12 +10,11 @@ man 2 pivot_root
 
 from __future__ import annotations
 
-import os
 from errno import ELOOP, ENOTDIR
-from stat import S_ISDIR
 
 from ..errors import ImageError, KernelError
 from ..plan.step import PARENT, RUNNER, Row, Slots, Step
+from ..unistd import S_ISDIR, os
 from . import paths
 from .mount_points import place_rows, tree_of
 from .mounts import AT_FDCWD, attributes_of

@@ -11,10 +11,9 @@ man 5 proc, man 7 namespaces
 
 from __future__ import annotations
 
-import os
-
 from ..errors import ProcessNotFoundError
 from ..spec.runtime import NAMESPACES
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,10 +7,9 @@ man 3 execvp, man 2 execve
 
 from __future__ import annotations
 
-import os
-
 from ..errors import CommandNotFoundError, KernelError
 from ..plan.step import RUNNER, Row, Slots, Step
+from ..unistd import os
 from .runner import execution
 
 TYPE_CHECKING = False

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import errno as codes
 import fcntl
-import os
 
 from ..errors import KernelError
 from ..plan.step import ANY, ARGUMENTS, ENVIRONMENT, RUNNER, Row, Slots, Step
+from ..unistd import os
 from .runner_image import SPAWN, image, read_report
 from .syscall import MACHINE, addressof, buffer, forking_syscall, function, syscall
 

@@ -14,11 +14,9 @@ man 2 seccomp
 
 from __future__ import annotations
 
-import os
-import stat
-
 from ..errors import ConfigError, UsageError
 from ..plan.step import RUNNER, Filter, Row, Step
+from ..unistd import S_ISREG, os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +60,7 @@ def load(profile: str, capabilities: int, cache: str, keep: bool = True) -> tupl
 
 
 def _kept_name(status: os.stat_result, capabilities: int, cache: str) -> str:
-    if not stat.S_ISREG(status.st_mode):
+    if not S_ISREG(status.st_mode):
         return ""  # a pipe, such as a shell's <(…), is another one each time
     uname = os.uname()
     release = uname.release.split("-", 1)[0]
@@ -79,7 +77,7 @@ def _read_kept(path: str) -> tuple[bytes, int] | None:
         return None
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        if not S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
             return None
         data = os.read(descriptor, LARGEST_PROGRAM + _FLAG_BYTES + 1)
     except OSError:

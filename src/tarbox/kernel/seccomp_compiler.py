@@ -27,9 +27,8 @@ specification's config-linux.md (Seccomp)
 
 from __future__ import annotations
 
-import os
-
 from ..errors import ConfigError
+from ..unistd import os
 from .capabilities import names as capability_names
 from .system_calls import IPC, SOCKETCALL, X32_BIT, numbers
 

@@ -10,7 +10,7 @@ man 5 proc_pid_attr, man 7 apparmor, man 8 selinux
 
 from __future__ import annotations
 
-import os
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

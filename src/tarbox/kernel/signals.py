@@ -12,10 +12,10 @@ man 7 signal, man 2 rt_sigprocmask, man 2 signalfd
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # the interpreter has it already; the public module makes enums at a cost of 6 ms
-import os
 
 from ..errors import UsageError
 from ..plan.step import RUNNER, Row, Step
+from ..unistd import os
 from .syscall import buffer, syscall
 
 TYPE_CHECKING = False

@@ -11,9 +11,8 @@ man 2 syscall, man 2 syscalls
 
 from __future__ import annotations
 
-import os
-
 from ..errors import KernelError, UnsupportedError
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

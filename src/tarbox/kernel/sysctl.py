@@ -10,11 +10,11 @@ man 5 proc_sys, man 8 sysctl
 
 from __future__ import annotations
 
-import os
 from errno import EACCES, EINVAL, ENOENT, EPERM
 
 from ..errors import KernelError, UnsupportedError
 from ..plan.step import RUNNER, Register, Row, Slots, Step
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

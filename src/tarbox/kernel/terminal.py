@@ -12,13 +12,12 @@ man 7 pty, man 4 ptmx, man 2 ioctl_tty, man 3 termios
 
 from __future__ import annotations
 
-import os
 from errno import ENODEV
 from fcntl import F_DUPFD_CLOEXEC, fcntl, ioctl
-from stat import S_ISCHR, S_ISFIFO
 
 from ..errors import ImageError, KernelError
 from ..plan.step import PARENT, RUNNER, Register, Row, Step
+from ..unistd import S_ISCHR, S_ISFIFO, os
 from .mount_points import tree_of
 from .mounts import AT_EMPTY_PATH, OPEN_TREE_CLOEXEC, OPEN_TREE_CLONE, attaching
 from .paths import Beyond, Tree

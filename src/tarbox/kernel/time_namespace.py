@@ -11,11 +11,11 @@ man 7 time_namespaces
 
 from __future__ import annotations
 
-import os
 from errno import EINVAL, EPERM, ERANGE
 
 from ..errors import KernelError, UnsupportedError, UsageError
 from ..plan.step import PARENT, Slots, Step
+from ..unistd import os
 from .joined_namespaces import slot_of
 from .namespaces import FLAGS
 from .syscall import syscall

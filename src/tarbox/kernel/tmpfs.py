@@ -10,11 +10,11 @@ man 5 tmpfs, man 2 umount2
 
 from __future__ import annotations
 
-import os
 from errno import EINVAL, ENOENT, EPERM
 
 from ..errors import KernelError
 from ..plan.step import PARENT, Slots, Step
+from ..unistd import os
 from .mounts import attach, new_filesystem
 from .syscall import syscall
 

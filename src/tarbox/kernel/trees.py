@@ -11,10 +11,10 @@ man 2 unlinkat, man 2 openat2, man 5 proc_pid_fdinfo
 
 from __future__ import annotations
 
-import os
 from errno import ELOOP, ENOENT, ENOTDIR, EXDEV
 
 from ..errors import KernelError, StorageError
+from ..unistd import os
 from . import paths
 
 TYPE_CHECKING = False

@@ -11,13 +11,13 @@ man 7 user_namespaces
 
 from __future__ import annotations
 
-import os
 from errno import EACCES, EPERM
 
 from ..errors import KernelError, UnsupportedError
 from ..plan.step import PARENT, Row, Slots, Step
 from ..spec.mappings import outside_of, shown
 from ..spec.runtime import RLIMITS
+from ..unistd import os
 from .namespaces import flags
 from .rlimits import present
 from .syscall import syscall

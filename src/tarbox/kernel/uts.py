@@ -7,9 +7,8 @@ man 7 uts_namespaces, man 2 sethostname
 
 from __future__ import annotations
 
-import os
-
 from ..plan.step import RUNNER, Row, Slots, Step
+from ..unistd import os
 
 
 class HostName(Step):

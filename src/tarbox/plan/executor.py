@@ -12,9 +12,8 @@ What the executor needs of the kernel is given to it as `Machinery`: plans know 
 
 from __future__ import annotations
 
-import os
-
 from ..errors import KernelError, TarboxError
+from ..unistd import os
 from .step import PARENT
 
 TYPE_CHECKING = False

@@ -16,10 +16,10 @@ man 2 flock
 from __future__ import annotations
 
 import fcntl
-import os
 from errno import ENOSPC
 
 from ..errors import StorageError, TarboxError
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,10 +10,9 @@ man 7 namespaces, man 2 pivot_root, man 2 chroot
 
 from __future__ import annotations
 
-import os
-
 from ..errors import ProcessNotFoundError
 from ..kernel import mountinfo, namespace_files, processes
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,14 +5,13 @@ man 2 clone3, man 2 socketpair, man 2 execveat
 
 from __future__ import annotations
 
-import os
-
 from ..kernel import channel, runner, signals
 from ..kernel.namespaces import Spawn
 from ..kernel.program import Execute
 from ..kernel.runner import CloseDescriptors, DeathSignal
 from ..plan.executor import KNOCK
 from ..plan.step import Row
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ https://systemd.io/CGROUP_DELEGATION/
 
 from __future__ import annotations
 
-import os
 import re
+
+from ..unistd import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

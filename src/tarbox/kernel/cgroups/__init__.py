@@ -10,8 +10,7 @@ man 7 cgroups
 
 from __future__ import annotations
 
-import os
-
+from ...unistd import os
 from .groups import read
 
 TYPE_CHECKING = False

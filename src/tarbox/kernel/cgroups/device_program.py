@@ -9,10 +9,9 @@ man 2 bpf; https://docs.kernel.org/bpf/standardization/instruction-set.html
 
 from __future__ import annotations
 
-import os
-
 from ...errors import KernelError
 from ...plan.step import PARENT, Slots, Step
+from ...unistd import os
 from ..syscall import addressof, buffer, syscall
 from .devices import from_last_sweep, sweeps
 

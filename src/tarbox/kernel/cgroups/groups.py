@@ -12,11 +12,11 @@ man 7 cgroups
 from __future__ import annotations
 
 import errno
-import os
 import time
 
 from ...errors import KernelError, TarboxError, UnsupportedError
 from ...plan.step import PARENT, RUNNER, Register, Row, Slots, Step
+from ...unistd import os
 from ..syscall import syscall
 
 _MARK = "user.tarbox"  # says of a parent group that tarbox made it

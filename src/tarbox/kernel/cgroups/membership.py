@@ -10,8 +10,7 @@ man 7 cgroups; https://docs.kernel.org/admin-guide/cgroup-v2.html
 
 from __future__ import annotations
 
-import os
-
+from ...unistd import os
 from ..mountinfo import MountLine
 from .groups import read, read_key
 

@@ -8,8 +8,7 @@ man 7 cgroups
 
 from __future__ import annotations
 
-import os
-
+from ...unistd import os
 from .groups import read, read_key
 
 TYPE_CHECKING = False

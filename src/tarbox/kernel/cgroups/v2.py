@@ -9,10 +9,10 @@ man 7 cgroups; https://docs.kernel.org/admin-guide/cgroup-v2.html
 from __future__ import annotations
 
 import errno
-import os
 
 from ...errors import KernelError, UnsupportedError
 from ...plan.step import PARENT, Slots, Step
+from ...unistd import os
 from .groups import JoinGroup, MakeGroup, MakeParent, OpenGroup, read, read_key, write
 from .resources import Events, below, unapplied
 

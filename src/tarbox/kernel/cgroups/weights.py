@@ -12,11 +12,11 @@ https://docs.kernel.org/block/bfq-iosched.html; https://docs.kernel.org/admin-gu
 
 from __future__ import annotations
 
-import os
 from errno import EINVAL, EOPNOTSUPP
 
 from ...errors import KernelError
 from ...plan.step import PARENT, Slots, Step
+from ...unistd import os
 from .groups import read, write
 
 _LEGACY = ("blkio.weight", "blkio.bfq.weight")
