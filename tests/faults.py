@@ -96,7 +96,7 @@ class Scene:
         return found | mounts()
 
 
-SCENES = ("directory", "host", "memory", "terminal", "plain", "plain-memory")
+SCENES = ("directory", "host", "memory", "terminal", "shared", "mapped", "plain", "plain-memory")
 WRITE_AND_END = ["sh", "-c", "for i in 1 2 3 4 5 6; do echo $i > /dev/shm/$i; echo $i > /tmp/$i; done; exit 0"]
 
 
@@ -121,6 +121,13 @@ def scene(name, folder, rootfs, host, plain_user):
             wanted.user = "guest"
         elif name == "host":
             wanted.image = "host"
+        elif name == "mapped":
+            wanted.userns = "auto 2000"
+            wanted.mounts = [volume(f"{folder}/shared:/shared:idmap", "/")]
+            wanted.user = "1000"
+        elif name == "shared":
+            wanted.namespaces = {"pid": "host", "ipc": "host", "uts": f"/proc/{os.getpid()}/ns/uts"}
+            wanted.uptime_offset = {"boottime": 10**9}
         elif name in ("memory", "plain-memory"):
             wanted.root_tmpfs, wanted.read_only = 8 << 20, True
         elif name in ("terminal", "typed"):
@@ -319,14 +326,18 @@ class Command:
     def _wrap_table(self):
         """Change the runner's table as the case wants it, and tell of it as it was."""
         image, table, spawn = runner.image, launch.table, launch.spawn
-        plain = []
+        plain, making = [], []
 
         def edited(rows, errors):
+            if not making:  # a helper's
+                return image(rows, errors)
             plain[:] = rows
             return image(self._edited(rows), errors)
 
         def made(steps, slots, errors):
+            making.append(True)
             result = table(steps, slots, errors)
+            making.clear()
             self._tell("table", Table(steps, result.counts, plain))
             return result
 

@@ -18,7 +18,7 @@ FORBIDDEN = {
 }  # fmt: skip
 
 # Modules of our own, and of Python's beyond those that it loads for `-I -S -c pass`.
-OWN_BUDGET = 70
+OWN_BUDGET = 71
 OTHERS_BUDGET = 8
 
 

@@ -183,6 +183,8 @@ def test_every_option_reaches_the_engine(tmp_path: Path, monkeypatch: pytest.Mon
         "annotation": "a=1", "cidfile": "/a", "learn": "/a", "pull": "never", "platform": "arm64",
         "device": "/dev/fuse", "systemd": "always",
         "device-cgroup-rule": "c 1:3 r", "gpus": "all", "cdi-spec-dir": "/a", "sysctl": "net.ipv4.ip_forward=1",
+        "pid": "host", "ipc": "none", "uts": "pid:1", "cgroupns": "private", "time": "ns:/a", "uptime-offset": "1d",
+        "userns": "auto", "uidmap": "0:1:2", "gidmap": "0:1:2",
     }  # fmt: skip
     for option in run.OPTIONS:
         if option.names[0] in ("profile", "step"):

@@ -52,6 +52,9 @@ def options_of(**chosen):
 def planned(options, source, facts, uid=0):
     """The plan of a run on a machine with these control groups, for this user."""
     machine = Machine("machine", (0, 1), uid=uid, gid=uid, devices=DEVICES if options.privileged else ())
+    if options.uidmap:
+        machine.maps = tuple(options.uidmap), tuple(options.gidmap)
+        machine.joined = "/proc/4711/ns/user" if options.userns else ""
     made = config(options, {}, ID, machine, source.root())
     beside = Beside(cgroups.pick(facts), facts.v1)
     beside.privileged = uid == 0
@@ -63,6 +66,8 @@ def planned(options, source, facts, uid=0):
     beside.filter = None if options.privileged else ("default", b"\x06\0\0\0\0\0\xff\x7f", 0)
     beside.interactive, beside.init = options.interactive, options.init
     beside.given = () if options.tty else ("stdin", "stdout", "stderr")
+    if "pid" in options.namespaces:
+        beside.watched = f"/sys/fs/cgroup/unified/tarbox-{ID}"
     return plan(made, beside)
 
 
@@ -84,6 +89,7 @@ DIRECTORY_RUN = (Source(DIRECTORY, "/srv/rootfs", False), "v1", 0)
 BIND = MountOption("bind", "/srv/data", "/data", ("rbind", "rro", "rprivate"), create=True)
 INNER = MountOption("bind", "/srv/inner", "/data/inner", ("bind", "rslave"))
 TMPFS = MountOption("tmpfs", "tmpfs", "/run", ("nosuid", "nodev", "noexec", "size=64m"))
+MAP = [(0, 100000, 1000), (1000, 1000, 1)]
 RUNS = {
     "directory-v1": (options_of(), *DIRECTORY_RUN),
     "directory-v2-limits": (
@@ -99,6 +105,45 @@ RUNS = {
     "read-only-binds": (options_of(read_only=True, mounts=[INNER, BIND, TMPFS]), *DIRECTORY_RUN),
     "privileged": (options_of(privileged=True), *DIRECTORY_RUN),
     "in-memory": (options_of(root_tmpfs=1 << 20), Source(DIRECTORY, "/srv/rootfs", True), "v1", 0),
+    "host-namespaces": (options_of(namespaces=dict.fromkeys(("pid", "ipc", "uts", "cgroup"), "host")), *DIRECTORY_RUN),
+    "joined-namespaces": (
+        options_of(
+            network="/run/netns/blue",
+            namespaces={kind: f"/proc/4711/ns/{kind}" for kind in ("pid", "ipc", "uts", "cgroup", "time")},
+        ),
+        *DIRECTORY_RUN,
+    ),
+    "rootless-host-namespaces": (
+        options_of(network="host", namespaces=dict.fromkeys(("pid", "ipc", "uts", "cgroup"), "host")),
+        Source(DIRECTORY, "/srv/rootfs", False),
+        "none",
+        1000,
+    ),
+    "userns": (
+        options_of(
+            uidmap=MAP,
+            gidmap=MAP,
+            network="/run/netns/blue",
+            ulimits=[Ulimit("nofile", 64, 64)],
+            mounts=[
+                MountOption("bind", "/srv/data", "/data", ("rbind", "rprivate"), idmap=""),
+                MountOption(
+                    "bind", "/srv/more", "/more", ("rbind", "rprivate", "ridmap"), idmap="uids=0-7-1;gids=0-7-1"
+                ),
+            ],
+        ),
+        Source(DIRECTORY, "/srv/rootfs", True),
+        "v1",
+        0,
+    ),
+    "userns-joined": (
+        options_of(uidmap=MAP, gidmap=MAP, userns="join", namespaces={"pid": "host"}, oom_score_adj=100),
+        *DIRECTORY_RUN,
+    ),
+    "uptime-offset": (
+        options_of(namespaces={"ipc": "none"}, uptime_offset={"monotonic": 3 * 10**9, "boottime": -1}),
+        *DIRECTORY_RUN,
+    ),
     "user-no-new-privileges": (
         options_of(
             user="guest",
@@ -172,7 +217,8 @@ def test_rules_that_hold_for_every_plan(name):
         "PivotRoot"
     )
     if "MaskPaths" in order:
-        assert order.index("MaskPaths") > max(index for index, name in enumerate(order) if name == "MountFilesystem")
+        made = [index for index, name in enumerate(order) if name == "MountFilesystem"]
+        assert order.index("MaskPaths") > max(made, default=0)
     if "ReadOnlyRoot" in order:
         assert order.index("ReadOnlyRoot") > max(index for index, name in enumerate(order) if name == "AttachTree")
         assert order.index("ReadOnlyRoot") > order.index("Enter"), "the working directory may have to be made"

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from ..engine.options import HOST, NONE, MountOption, RunOptions, Ulimit
+from ..engine.options import MountOption, RunOptions, Ulimit
 from ..errors import CommandNotFoundError, UsageError
 from ..unistd import os
 from .arguments import Arguments, Option, Verb, parse
+from .readers import (
+    annotation,
+    device,
+    device_rule,
+    gpus,
+    label,
+    limit_reader,
+    mount,
+    naming,
+    network,
+    path,
+    profile,
+    reader,
+    sysctl,
+    systemd,
+    tmpfs,
+    volume,
+)  # fmt: skip
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import TypeVar
 
     from .main import Globals
@@ -17,128 +34,43 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 
-def _reader(name: str) -> Callable[[str], object]:
-    """The function of `engine.values` with that name, which is loaded when an option is given that needs it."""
-
-    def read(text: str) -> object:
-        from ..engine import values
-
-        result: object = getattr(values, name)(text)
-        return result
-
-    return read
-
-
-def _device(text: str) -> object:
-    from ..engine.devices import device
-
-    return device(text)
-
-
-def _device_rule(text: str) -> object:
-    from ..engine.devices import cgroup_rule
-
-    return cgroup_rule(text)
-
-
-def _gpus(text: str) -> object:
-    from ..engine.devices import gpus
-
-    return gpus(text)
-
-
-def _systemd(text: str) -> str:
-    from ..engine.systemd_mode import mode
-
-    return mode(text)
-
-
-def _sysctl(text: str) -> tuple[str, str]:
-    from ..engine.sysctls import sysctl
-
-    return sysctl(text)
-
-
-def _label(text: str) -> tuple[str, str]:
-    from ..engine.labels import label
-
-    return label(text)
-
-
-def _annotation(text: str) -> tuple[str, str]:
-    from ..engine.labels import annotation
-
-    return annotation(text)
-
-
-def _path(text: str) -> str:
-    if not text:
-        raise UsageError("an empty path", "e.g. ./file")
-    return os.path.abspath(text)
-
-
-def _profile(text: str) -> str:
-    from ..engine.values import profile
-
-    return profile(text)
-
-
-def _limit_reader(name: str) -> Callable[[str], object]:
-    """The function of `engine.limit_values` with that name, likewise."""
-
-    def read(text: str) -> object:
-        from ..engine import limit_values
-
-        result: object = getattr(limit_values, name)(text)
-        return result
-
-    return read
-
-
-def _volume(text: str) -> MountOption:
-    from ..engine.mount_options import volume
-
-    return volume(text, os.getcwd())
-
-
-def _mount(text: str) -> MountOption:
-    from ..engine.mount_options import mount
-
-    return mount(text, os.getcwd())
-
-
-def _tmpfs(text: str) -> MountOption:
-    from ..engine.mount_options import tmpfs
-
-    return tmpfs(text)
-
-
-def _network(text: str) -> str:
-    if text in (NONE, HOST):
-        return text
-    from ..engine.values import network
-
-    return network(text)
-
-
-_PROCESS, _FILES, _LIMITS, _RIGHTS, _NETWORK = (
+_PROCESS, _FILES, _LIMITS, _RIGHTS, _NETWORK, _NAMESPACES = (
     "Process",
     "Files",
     "Limits",
     "Rights",
     "Network and names",
+    "Namespaces",
+)
+
+_ANY, _MAP = "private|host|...", "ID:HOST:COUNT"
+_SPACES = (
+    ("pid", _ANY, "Its processes: its own (default), the host's, or join: ns:PATH, pid:N, pidfd:N", "read", "pid"),
+    ("ipc", "private|none|...", "Its queues and shared memory, likewise; none is without /dev/shm", "read", "ipc"),
+    ("uts", _ANY, "Its host name, likewise", "read", "uts"),
+    ("cgroupns", _ANY, "What it sees as the top of the cgroups, likewise", "read", "cgroup"),
+    ("time", "host|private|...", "Its clocks of uptime, likewise, but the host's by default", "read", "time"),
+    ("uptime-offset", "TIME", "Let these clocks be ahead, e.g. 30d, or back: -10m; no wall clock is", "uptime_offset"),
+    ("userns", "host|auto|...", "Its ids: the host's (default for root), auto, START:SIZE, keep-id, or join", "userns"),
+    ("uidmap", _MAP, "Users inside are these on the host", "id_row"),
+    ("gidmap", _MAP, "Groups likewise; as the users when left out", "id_row"),
 )
 
 OPTIONS = (
     Option(("interactive", "i"), "", "Hand standard input to the container", _PROCESS),
     Option(("tty", "t"), "", "Give the container a terminal", _PROCESS),
     Option(
-        ("env", "e"), "NAME[=VALUE]", "Set a variable; NAME alone hands on yours", _PROCESS, _reader("variable"), True
+        ("env", "e"),
+        "NAME[=VALUE]",
+        "Set a variable; NAME alone hands on yours",
+        _PROCESS,
+        reader("variable"),
+        True,
     ),
     Option(("env-file",), "FILE", "Set the variables in a file, one NAME=VALUE a line", _PROCESS, None, True),
-    Option(("workdir", "w"), "DIR", "Start in this directory of the container", _PROCESS, _reader("workdir")),
-    Option(("user", "u"), "USER[:GROUP]", "Run as this user, by name or number", _PROCESS, _reader("user")),
-    Option(("group-add",), "GROUP", "Add a group to the user's", _PROCESS, _reader("group"), True),
+    Option(("workdir", "w"), "DIR", "Start in this directory of the container", _PROCESS, reader("workdir")),
+    Option(("user", "u"), "USER[:GROUP]", "Run as this user, by name or number", _PROCESS, reader("user")),
+    Option(("group-add",), "GROUP", "Add a group to the user's", _PROCESS, reader("group"), True),
     Option(("entrypoint",), "PROGRAM", "Replace the image's entrypoint; '' for none", _PROCESS),
     Option(("init",), "", "Put a small init before the command: it reaps and forwards signals", _PROCESS),
     Option(
@@ -147,14 +79,14 @@ OPTIONS = (
         "Give an init the file systems, the control group and the signals it wants: true (the default, when the command"
         " is an init such as /sbin/init), always or false",
         _PROCESS,
-        _systemd,
+        systemd,
     ),
     Option(
         ("stop-signal",),
         "SIGNAL",
         "The signal that asks the command to end (default TERM; RTMIN+3 for an init, see --systemd)",
         _PROCESS,
-        _reader("signal"),
+        reader("signal"),
     ),
     Option(
         ("sig-proxy",),
@@ -163,27 +95,38 @@ OPTIONS = (
         " container with it",
         _PROCESS,
     ),
-    Option(("timeout",), "TIME", "End the container after this time, e.g. 90s or 1h30m", _PROCESS, _reader("duration")),
+    Option(
+        ("timeout",),
+        "TIME",
+        "End the container after this time, e.g. 90s or 1h30m",
+        _PROCESS,
+        reader("duration"),
+    ),
     Option(
         ("attach", "a"),
         "STREAM",
         "Which streams are yours, one each time: stdin (with -i), stdout, stderr; all when none is named",
         _PROCESS,
-        _reader("stream"),
+        reader("stream"),
         True,
     ),
     Option(
-        ("label", "l"), "NAME=VALUE", "Say something about the container, for other programs", _PROCESS, _label, True
+        ("label", "l"),
+        "NAME=VALUE",
+        "Say something about the container, for other programs",
+        _PROCESS,
+        label,
+        True,
     ),
     Option(("label-file",), "FILE", "The labels in a file, one NAME=VALUE a line", _PROCESS, None, True),
-    Option(("annotation",), "NAME=VALUE", "The same, for who reads the OCI config", _PROCESS, _annotation, True),
-    Option(("cidfile",), "FILE", "Write the container's id into this new file", _PROCESS, _path),
+    Option(("annotation",), "NAME=VALUE", "The same, for who reads the OCI config", _PROCESS, annotation, True),
+    Option(("cidfile",), "FILE", "Write the container's id into this new file", _PROCESS, path),
     Option(
         ("profile",),
         "",
         "Tell afterwards how long each step took; --profile=json, or =FILE for JSON in a file",
         _PROCESS,
-        _profile,
+        profile,
     ),
     Option(("step",), "", "Stop before each step, show it, and ask how to go on", _PROCESS),
     Option(("rm",), "", "Remove the container when it ends; in this version all are", _PROCESS),
@@ -192,7 +135,7 @@ OPTIONS = (
         "SOURCE:TARGET[:ro]",
         "Show a directory or file of the host in the container; :O instead throws away what is written to it",
         _FILES,
-        _volume,
+        volume,
         True,
     ),
     Option(
@@ -201,113 +144,146 @@ OPTIONS = (
         "The same in detail: type=bind or tmpfs, source, target, readonly, bind-propagation, bind-recursive,"
         " bind-create-src, tmpfs-size, tmpfs-mode",
         _FILES,
-        _mount,
+        mount,
         True,
     ),
-    Option(("tmpfs",), "TARGET[:OPTIONS]", "An empty file system in memory, e.g. /tmp:size=64m", _FILES, _tmpfs, True),
+    Option(
+        ("tmpfs",),
+        "TARGET[:OPTIONS]",
+        "An empty file system in memory, e.g. /tmp:size=64m",
+        _FILES,
+        tmpfs,
+        True,
+    ),
     Option(("read-only",), "", "Make the root file system read-only", _FILES),
-    Option(("root-tmpfs",), "SIZE", "Keep all changes in memory, at most this much", _FILES, _reader("positive_size")),
+    Option(
+        ("root-tmpfs",),
+        "SIZE",
+        "Keep all changes in memory, at most this much",
+        _FILES,
+        reader("positive_size"),
+    ),
     Option(("rootfs",), "DIR", "Use this directory as root instead of IMAGE; DIR:O leaves it unchanged", _FILES),
-    Option(("pull",), "WHEN", "Fetch an address: always, missing (default) or never", _FILES, _reader("pull")),
-    Option(("platform",), "OS/ARCH", "The image must be made for this, e.g. linux/arm64", _FILES, _reader("platform")),
+    Option(("pull",), "WHEN", "Fetch an address: always, missing (default) or never", _FILES, reader("pull")),
+    Option(
+        ("platform",),
+        "OS/ARCH",
+        "The image must be made for this, e.g. linux/arm64",
+        _FILES,
+        reader("platform"),
+    ),
     Option(("quiet", "q"), "", "Don't show how far fetching and unpacking are", _FILES),
-    Option(("shm-size",), "SIZE", "The size of /dev/shm (default 64m)", _FILES, _reader("size")),
-    Option(("memory", "m"), "SIZE", "The most memory it may use, e.g. 512m", _LIMITS, _reader("memory")),
+    Option(("shm-size",), "SIZE", "The size of /dev/shm (default 64m)", _FILES, reader("size")),
+    Option(("memory", "m"), "SIZE", "The most memory it may use, e.g. 512m", _LIMITS, reader("memory")),
     Option(
         ("memory-swap",),
         "SIZE",
         "Memory and swap together; -1 is unlimited (default twice --memory)",
         _LIMITS,
-        _reader("memory_swap"),
+        reader("memory_swap"),
     ),
     Option(
         ("memory-reservation",),
         "SIZE",
         "Memory that it keeps when the machine runs short: a soft limit",
         _LIMITS,
-        _reader("memory"),
+        reader("memory"),
     ),
     Option(
         ("memory-high",),
         "SIZE",
         "From here on it is slowed down and its memory taken back; cgroup v2 only",
         _LIMITS,
-        _reader("memory"),
+        reader("memory"),
     ),
     Option(
         ("memory-swappiness",),
         "NUMBER",
         "How readily its memory is swapped out, 0 to 100; cgroup v1 only",
         _LIMITS,
-        _limit_reader("swappiness"),
+        limit_reader("swappiness"),
     ),
-    Option(("kernel-memory",), "SIZE", "Without effect: -m counts the kernel's memory too", _LIMITS, _reader("memory")),
+    Option(
+        ("kernel-memory",),
+        "SIZE",
+        "Without effect: -m counts the kernel's memory too",
+        _LIMITS,
+        reader("memory"),
+    ),
     Option(("oom-kill-disable",), "", "Let it wait at its memory limit, killing nothing; cgroup v1 only", _LIMITS),
     Option(
         ("oom-score-adj",),
         "NUMBER",
         "Who is killed first when the machine runs out of memory: -1000 to 1000",
         _LIMITS,
-        _limit_reader("oom_score"),
+        limit_reader("oom_score"),
     ),
-    Option(("cpus",), "NUMBER", "How many processors' time it may use, e.g. 0.5", _LIMITS, _reader("cpus")),
+    Option(("cpus",), "NUMBER", "How many processors' time it may use, e.g. 0.5", _LIMITS, reader("cpus")),
     Option(
         ("cpu-quota",),
         "MICROSECONDS",
         "The processor time that it may use in each period, e.g. 50000",
         _LIMITS,
-        _limit_reader("cpu_quota"),
+        limit_reader("cpu_quota"),
     ),
     Option(
         ("cpu-period",),
         "MICROSECONDS",
         "The length of such a period (default 100000)",
         _LIMITS,
-        _limit_reader("cpu_period"),
+        limit_reader("cpu_period"),
     ),
     Option(
         ("cpu-rt-runtime",),
         "MICROSECONDS",
         "The time in each period that its real-time processes may use; cgroup v1 only",
         _LIMITS,
-        _limit_reader("realtime"),
+        limit_reader("realtime"),
     ),
     Option(
         ("cpu-rt-period",),
         "MICROSECONDS",
         "The length of such a period; cgroup v1 only",
         _LIMITS,
-        _limit_reader("realtime"),
+        limit_reader("realtime"),
     ),
     Option(
         ("cpu-shares", "c"),
         "WEIGHT",
         "Its weight against other containers (usually 1024)",
         _LIMITS,
-        _reader("cpu_shares"),
+        reader("cpu_shares"),
     ),
-    Option(("cpuset-cpus",), "LIST", "The processors it may use, e.g. 0-2,7", _LIMITS, _reader("cpuset")),
-    Option(("cpuset-mems",), "LIST", "The memory nodes it may use, e.g. 0", _LIMITS, _limit_reader("nodes")),
+    Option(("cpuset-cpus",), "LIST", "The processors it may use, e.g. 0-2,7", _LIMITS, reader("cpuset")),
+    Option(("cpuset-mems",), "LIST", "The memory nodes it may use, e.g. 0", _LIMITS, limit_reader("nodes")),
     Option(
-        ("pids-limit",), "NUMBER", "The most processes it may have; -1 is unlimited", _LIMITS, _reader("pids_limit")
+        ("pids-limit",),
+        "NUMBER",
+        "The most processes it may have; -1 is unlimited",
+        _LIMITS,
+        reader("pids_limit"),
     ),
     Option(
         ("ulimit",),
         "NAME=SOFT[:HARD]",
         "A limit of each process, e.g. nofile=1024:4096",
         _LIMITS,
-        _reader("ulimit"),
+        reader("ulimit"),
         True,
     ),
     Option(
-        ("blkio-weight",), "WEIGHT", "Its weight when disks are busy, 10 to 1000", _LIMITS, _limit_reader("disk_weight")
+        ("blkio-weight",),
+        "WEIGHT",
+        "Its weight when disks are busy, 10 to 1000",
+        _LIMITS,
+        limit_reader("disk_weight"),
     ),
     Option(
         ("blkio-weight-device",),
         "DISK:WEIGHT",
         "The same for one disk, e.g. /dev/sda:300",
         _LIMITS,
-        _limit_reader("one_disks_weight"),
+        limit_reader("one_disks_weight"),
         True,
     ),
     Option(
@@ -315,27 +291,32 @@ OPTIONS = (
         "DISK:RATE",
         "Bytes a second that it may read, e.g. /dev/sda:1mb",
         _LIMITS,
-        _limit_reader("rate"),
+        limit_reader("rate"),
         True,
     ),
     Option(
-        ("device-write-bps",), "DISK:RATE", "Bytes a second that it may write", _LIMITS, _limit_reader("rate"), True
+        ("device-write-bps",),
+        "DISK:RATE",
+        "Bytes a second that it may write",
+        _LIMITS,
+        limit_reader("rate"),
+        True,
     ),
     Option(
         ("device-read-iops",),
         "DISK:NUMBER",
         "Reads a second, e.g. /dev/sda:1000",
         _LIMITS,
-        _limit_reader("operations"),
+        limit_reader("operations"),
         True,
     ),
-    Option(("device-write-iops",), "DISK:NUMBER", "Writes a second", _LIMITS, _limit_reader("operations"), True),
+    Option(("device-write-iops",), "DISK:NUMBER", "Writes a second", _LIMITS, limit_reader("operations"), True),
     Option(
         ("hugetlb",),
         "SIZE=LIMIT",
         "Memory in huge pages of this size, e.g. 2m=64m",
         _LIMITS,
-        _limit_reader("huge_pages"),
+        limit_reader("huge_pages"),
         True,
     ),
     Option(
@@ -343,14 +324,14 @@ OPTIONS = (
         "CLASS",
         "Mark its packets for tc and iptables, e.g. 0x10001; cgroup v1 only",
         _LIMITS,
-        _limit_reader("net_class"),
+        limit_reader("net_class"),
     ),
     Option(
         ("cgroup-conf",),
         "KEY=VALUE",
         "Any control of a group by the name of its file, of cgroup v1 or v2, e.g. memory.max=64m",
         _LIMITS,
-        _limit_reader("control"),
+        limit_reader("control"),
         True,
     ),
     Option(
@@ -358,17 +339,17 @@ OPTIONS = (
         "GROUP",
         "Make its group in this one, whose limits count as well, e.g. /web",
         _LIMITS,
-        _limit_reader("parent"),
+        limit_reader("parent"),
     ),
-    Option(("cap-add",), "NAME", "Add a capability, e.g. NET_ADMIN, or ALL", _RIGHTS, _reader("capability"), True),
-    Option(("cap-drop",), "NAME", "Take a capability away, or ALL", _RIGHTS, _reader("capability"), True),
+    Option(("cap-add",), "NAME", "Add a capability, e.g. NET_ADMIN, or ALL", _RIGHTS, reader("capability"), True),
+    Option(("cap-drop",), "NAME", "Take a capability away, or ALL", _RIGHTS, reader("capability"), True),
     Option(
         ("security-opt",),
         "OPTION",
         "seccomp=FILE|unconfined, apparmor=PROFILE|unconfined, label=PART:VALUE|disable, no-new-privileges,"
         " systempaths=unconfined",
         _RIGHTS,
-        _reader("security"),
+        reader("security"),
         True,
     ),
     Option(
@@ -376,14 +357,14 @@ OPTIONS = (
         "FILE",
         "Write a seccomp profile of what the run uses, or add it to one; it tells the capabilities used as well",
         _RIGHTS,
-        _path,
+        path,
     ),
     Option(
         ("device",),
         "HOST[:PATH][:rwm]",
         "Give a device, all those of a directory, or one that a CDI file describes: vendor.com/class=NAME",
         _RIGHTS,
-        _device,
+        device,
         True,
     ),
     Option(
@@ -391,17 +372,24 @@ OPTIONS = (
         "RULE",
         "Allow the use of devices by their numbers, e.g. 'c 189:* rwm'",
         _RIGHTS,
-        _device_rule,
+        device_rule,
         True,
     ),
-    Option(("gpus",), "all|NUMBER", "Give NVIDIA's GPUs, as a CDI file describes them", _RIGHTS, _gpus, True),
-    Option(("cdi-spec-dir",), "DIR", "Look for CDI files here (default /etc/cdi, /var/run/cdi)", _RIGHTS, _path, True),
+    Option(("gpus",), "all|NUMBER", "Give NVIDIA's GPUs, as a CDI file describes them", _RIGHTS, gpus, True),
+    Option(
+        ("cdi-spec-dir",),
+        "DIR",
+        "Look for CDI files here (default /etc/cdi, /var/run/cdi)",
+        _RIGHTS,
+        path,
+        True,
+    ),
     Option(
         ("sysctl",),
         "NAME=VALUE",
         "A setting of the container's own network or IPC, e.g. net.ipv4.ip_forward=1",
         _RIGHTS,
-        _sysctl,
+        sysctl,
         True,
     ),
     Option(
@@ -409,15 +397,23 @@ OPTIONS = (
     ),
     Option(
         ("network", "net"),
-        "none|host",
-        "The container's own, with loopback only (default), or the host's",
+        "none|host|...",
+        "The container's own, with loopback only (default), the host's, or one to join: ns:PATH, pid:N, pidfd:N",
         _NETWORK,
-        _network,
+        network,
     ),
     Option(
-        ("hostname", "h"), "NAME", "The container's host name (default: from its id)", _NETWORK, _reader("hostname")
+        ("hostname", "h"),
+        "NAME",
+        "The container's host name (default: from its id)",
+        _NETWORK,
+        reader("hostname"),
     ),
-    Option(("domainname",), "NAME", "The container's NIS domain name", _NETWORK, _reader("hostname")),
+    Option(("domainname",), "NAME", "The container's NIS domain name", _NETWORK, reader("hostname")),
+    *(
+        Option((name,), values, text, _NAMESPACES, naming(*how), how[0] == "id_row")
+        for name, values, text, *how in _SPACES
+    ),
 )
 
 
@@ -484,6 +480,9 @@ def run_options(found: Arguments) -> RunOptions:
     _add_devices(options, given)
     options.cdi_dirs = _list(given, "cdi-spec-dir", str)
     options.sysctls = dict(_list(given, "sysctl", tuple))
+    options.uidmap, options.gidmap = _list(given, "uidmap", tuple), _list(given, "gidmap", tuple)
+    options.uptime_offset = given.get("uptime-offset", {})  # type: ignore[assignment]
+    options.namespaces = {row[4]: _text(given, row[0]) for row in _SPACES if len(row) == 5 and row[0] in given}
     options.attach = _list(given, "attach", str)
     options.labels, options.annotations = _labels(given), dict(_list(given, "annotation", tuple))
     if "stdin" in options.attach and not options.interactive:
@@ -504,8 +503,8 @@ def take(options: RunOptions, given: dict[str, object]) -> None:
 _SAME_NAME = (
     "interactive", "tty", "rm", "workdir", "user", "group-add", "hostname", "domainname", "entrypoint", "read-only",
     "root-tmpfs", "memory", "memory-swap", "cpus", "cpu-shares", "cpuset-cpus", "pids-limit", "cap-add", "cap-drop",
-    "privileged", "init", "shm-size", "stop-signal", "network", "timeout", "cidfile", "pull", "platform", "quiet",
-    "memory-reservation", "memory-high",
+    "privileged", "init", "userns", "shm-size", "stop-signal", "network", "timeout", "cidfile", "pull", "platform",
+    "memory-reservation", "memory-high", "quiet",
     "memory-swappiness", "kernel-memory", "oom-kill-disable", "oom-score-adj", "cpu-quota", "cpu-period",
     "cpu-rt-runtime", "cpu-rt-period", "cpuset-mems", "blkio-weight", "blkio-weight-device", "device-read-bps",
     "device-write-bps", "device-read-iops", "device-write-iops", "hugetlb", "net-class", "cgroup-conf",
@@ -525,10 +524,10 @@ def _list(given: dict[str, object], key: str, kind: type[T]) -> list[T]:
 
 def _environment(given: dict[str, object]) -> list[str]:
     entries: list[str] = []
-    for path in _list(given, "env-file", str):
+    for file in _list(given, "env-file", str):
         from ..engine.env_files import read_env_file
 
-        entries += read_env_file(path, os.environ)
+        entries += read_env_file(file, os.environ)
     for entry in _list(given, "env", str):
         # A variable that isn't set here isn't set there: the name alone takes the image's away, as Docker does.
         entries.append(f"{entry}={os.environ[entry]}" if "=" not in entry and entry in os.environ else entry)
@@ -548,10 +547,10 @@ def _add_devices(options: RunOptions, given: dict[str, object]) -> None:
 
 def _labels(given: dict[str, object]) -> dict[str, str]:
     labels: dict[str, str] = {}
-    for path in _list(given, "label-file", str):
+    for file in _list(given, "label-file", str):
         from ..engine.labels import read_label_file
 
-        labels |= read_label_file(path)
+        labels |= read_label_file(file)
     return labels | dict(_list(given, "label", tuple))
 
 

@@ -17,7 +17,7 @@ from ..errors import UnsupportedError, UsageError
 from ..spec.runtime import CAPABILITIES, VERSION
 from ..spec.users import number
 from . import defaults
-from .options import HOST
+from .options import HOST, NONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def config(options: RunOptions, image: ImageConfig, id: str, machine: Machine, r
     options that can't go together and UnsupportedError for what this machine can't give.
     """
     check(options, machine)
-    hostname = options.hostname or (machine.hostname if options.network == HOST else id[:12])
+    host_name = HOST in (options.network, options.namespaces.get("uts"))
+    hostname = options.hostname or (machine.hostname if host_name else id[:12])
     made: Config = {
         "ociVersion": VERSION,
         "process": _process(options, image, hostname, machine),
@@ -58,6 +59,14 @@ def config(options: RunOptions, image: ImageConfig, id: str, machine: Machine, r
         from .systemd_mode import add as add_system
 
         add_system(made, options, id)
+    if machine.maps:
+        from .userns import add as add_maps
+
+        add_maps(made, machine)
+    if options.namespaces or options.uptime_offset or machine.maps or options.network not in (HOST, NONE):
+        from .namespaces import choose
+
+        choose(made, options, machine)
     if any(mount.idmap is not None for mount in options.mounts):
         from .idmap import add as add_mapping
 

@@ -13,7 +13,7 @@ from ..kernel.mount_points import place_rows, refuse_proc, tree_of
 from ..kernel.paths import Beyond
 from ..plan.step import PARENT, RUNNER, Register, Row, Slots, Step
 from ..unistd import os
-from .options import HOST
+from .options import NONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,13 +31,20 @@ ff02::2\tip6-allrouters
 
 
 def render(hostname: str, domainname: str, network: str) -> dict[str, str]:
-    """The files' texts by name. With the host's network they are the host's, but for the host name."""
+    """The files' texts by name. With a network that isn't its own they are the host's, but for the host name.
+
+    hostname: "" where it isn't known. network: "none", "host", or the path of one that is joined.
+    """
     full = f"{hostname}.{domainname} {hostname}" if domainname else hostname
-    if network == HOST:
-        hosts, resolver = _read("/etc/hosts"), _read("/etc/resolv.conf")
+    if network == NONE:
+        own = f"127.0.1.1\t{full}\n" if hostname else ""
+        hosts, resolver = f"{_LOCAL}{own}", "# There is no network but loopback, and no name server.\n"
     else:
-        hosts, resolver = f"{_LOCAL}127.0.1.1\t{full}\n", "# There is no network but loopback, and no name server.\n"
-    return {"hostname": f"{hostname}\n", "hosts": hosts, "resolv.conf": resolver}
+        hosts, resolver = _read("/etc/hosts"), _read("/etc/resolv.conf")
+    found = {"hostname": f"{hostname}\n", "hosts": hosts, "resolv.conf": resolver}
+    if not hostname:
+        del found["hostname"]
+    return found
 
 
 def _read(path: str) -> str:

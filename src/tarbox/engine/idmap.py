@@ -67,7 +67,7 @@ def add(mount: Mount, words: str, linux: Linux, plain: bool) -> None:
     if not any(namespace["type"] == "user" for namespace in linux["namespaces"]):
         raise UnsupportedError(
             f"-v {mount.get('source', '')}:…:idmap: the container has the host's ids, so there is nothing to map",
-            "leave idmap out; -u runs as the files' owner",
+            "leave idmap out, as -u runs as the files' owner; or give it ids of its own: --userns auto",
         )
     if words:
         rows = _rows(words)
@@ -75,4 +75,5 @@ def add(mount: Mount, words: str, linux: Linux, plain: bool) -> None:
     else:
         mount["uidMappings"] = list(linux.get("uidMappings") or [])
         mount["gidMappings"] = list(linux.get("gidMappings") or [])
-    mount["options"] = [*(mount.get("options") or []), "idmap"]
+    if "ridmap" not in (options := mount.get("options") or []):
+        mount["options"] = [*options, "idmap"]

@@ -11,6 +11,7 @@ from ..unistd import S_IMODE, S_ISBLK, S_ISCHR, S_ISDIR, os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..spec.mappings import Rows
     from ..spec.runtime import Device
     from .device_edits import Edits
 
@@ -27,10 +28,12 @@ class Machine:
     thermal_paths: files of /sys that tell of the host's temperature.
     devices: the nodes of the host's /dev, for --privileged. edits: what the devices that were asked for add.
     apparmor: the profile that confines this process, "unconfined" for none, "" where AppArmor is off.
+    maps: of users and of groups, for a user namespace of root's; None for none. joined: its path, "" for a new one.
     """
 
     __slots__ = (
-        "apparmor", "bounding", "capabilities", "cpus", "devices", "edits", "gid", "hostname", "thermal_paths", "uid",
+        "apparmor", "bounding", "capabilities", "cpus", "devices", "edits", "gid", "hostname", "joined", "maps",
+        "thermal_paths", "uid",
     )  # fmt: skip
 
     def __init__(
@@ -45,8 +48,11 @@ class Machine:
         bounding: int = 2**64 - 1,
         edits: Edits | None = None,
         apparmor: str = "",
+        maps: tuple[Rows, Rows] | None = None,
     ) -> None:
         self.apparmor = apparmor
+        self.maps = maps
+        self.joined = ""
         self.bounding = bounding
         self.hostname = hostname
         self.cpus = cpus

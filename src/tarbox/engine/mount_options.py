@@ -70,12 +70,14 @@ def _target(text: str) -> str:
 def _volume(source: str, target: str, words: list[str], text: str) -> MountOption:
     given: dict[str, str] = {}
     idmap: str | None = None
+    deep: tuple[str, ...] = ()
     for word in words[0].split(",") if words and words[0] else ():
         name = next((name for name, known in _WORDS.items() if word in known), "")
         if word.partition("=")[0] in ("idmap", "ridmap"):
             from .idmap import read
 
             idmap = read(word, text)
+            deep = ("ridmap",) if word.startswith("r") else ()
         elif not name or name in given:
             raise _bad_word(word, given.get(name, ""), text)
         else:
@@ -89,7 +91,7 @@ def _volume(source: str, target: str, words: list[str], text: str) -> MountOptio
             other = propagation or "idmap"
             raise UsageError(f"{shorten(text)!r}: O and {other} can't go together", "an overlay is no bind mount")
         return MountOption("overlay", source, target, ("ro",) if read_only else ())
-    options = ("rbind", *(("rro",) if read_only else ()), propagation or "rprivate")
+    options = ("rbind", *(("rro",) if read_only else ()), propagation or "rprivate", *deep)
     return MountOption("bind", source, target, options, idmap is None, idmap)
 
 

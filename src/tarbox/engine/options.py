@@ -91,11 +91,14 @@ class RunOptions:
     cpu_period, cpu_quota, cpu_rt_period, cpu_rt_runtime: microseconds, 0 is unset, a quota of -1 is no limit.
     blkio_weight: 10 to 1000, 0 is unset. blkio_weight_device, device_*: (major, minor, weight or amount a second).
     hugetlb: (size as the kernel writes it, bytes). cgroup_conf: (name of a control, its value).
+    namespaces: whose they are, by OCI name: "private", "host", "none" (of ipc), or the path of one to be joined.
+    uptime_offset: nanoseconds that are added to a clock, by its name, "monotonic" or "boottime".
+    userns: as `userns.read` gives it, "" for the default. uidmap, gidmap: rows of (first inside, on the host, size).
     net_class: None is unset. cgroup_parent: the path of a group, "" for none.
     seccomp: "" for what goes with the rest, else "default", "unconfined" or the absolute path of a profile.
     apparmor: "" for tarbox's own profile where AppArmor is on, else "unconfined" or a profile's name. selinux: parts of
     a context, `type:container_t`, or "disable"; none sets no label.
-    stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none" or "host".
+    stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none", "host", or a path to join.
     systemd: "true" for what an init wants when the command is one, "always" or "false".
     devices: by path or by CDI name (`devices.py`). device_rules: as the OCI has them. cdi_dirs: none for the usual.
     attach: which of stdin, stdout and stderr are the caller's; none for all. cidfile: the absolute path of a new file.
@@ -132,6 +135,7 @@ class RunOptions:
         "domainname",
         "entrypoint",
         "env",
+        "gidmap",
         "group_add",
         "hostname",
         "hugetlb",
@@ -147,6 +151,7 @@ class RunOptions:
         "memory_swap",
         "memory_swappiness",
         "mounts",
+        "namespaces",
         "net_class",
         "network",
         "no_new_privileges",
@@ -170,9 +175,12 @@ class RunOptions:
         "systemd",
         "timeout",
         "tty",
+        "uidmap",
         "ulimits",
         "unmasked",
+        "uptime_offset",
         "user",
+        "userns",
         "workdir",
     )
 
@@ -234,6 +242,11 @@ class RunOptions:
         self.selinux: list[str] = []
         self.unmasked = False  # --security-opt systempaths=unconfined: all of /proc and /sys as the kernel shows it
         self.network = NONE
+        self.namespaces: dict[str, str] = {}
+        self.userns = ""
+        self.uidmap: list[tuple[int, int, int]] = []
+        self.gidmap: list[tuple[int, int, int]] = []
+        self.uptime_offset: dict[str, int] = {}
         self.stop_signal = 0
         self.systemd = "true"
         self.timeout = 0.0

@@ -20,6 +20,7 @@ from ..unistd import os
 from .config import config, is_system, seccomp_of, user_of
 from .files import MakeFiles, MountFiles, render
 from .machine import read_machine
+from .options import HOST
 from .roots import Roots
 from .session import Session
 from .undo import UNDO, load
@@ -28,12 +29,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from ..images.source import Source
     from ..plan.executor import Observer
     from ..plan.plan import Plan
     from ..plan.step import Step
     from ..spec.runtime import Config
     from .learning import Learning
+    from .machine import Machine
     from .options import RunOptions
+    from .userns import Chosen
 
     class Watch(Protocol):
         """Whoever looks on. attach: before the first step. started: the program runs. ended: it has ended."""
@@ -50,7 +54,7 @@ _SYS_ADMIN = 21  # CAP_SYS_ADMIN, man 7 capabilities
 class Container:
     """A container that is planned: everything that is known of it before anything is done."""
 
-    __slots__ = ("beside", "config", "id", "learning", "name", "plan", "stop_signal", "warnings")
+    __slots__ = ("beside", "config", "id", "learning", "name", "plan", "range", "stop_signal", "warnings")
 
     def __init__(self, id: str, made: Config, beside: Beside, planned: Plan) -> None:
         self.id = id
@@ -58,6 +62,7 @@ class Container:
         self.beside = beside
         self.plan = planned
         self.learning: Learning | None = None
+        self.range: Chosen | None = None
         self.name = made["linux"]["cgroupsPath"].strip("/")
         self.stop_signal = 0  # what ends its program in the place of SIGTERM; 0 where that is right
         self.warnings = beside.cgroups.warnings({**(made["linux"].get("resources") or {})})
@@ -120,7 +125,6 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
     given: the slots that the session fills. keep: whether what was computed (a compiled filter) may be kept on disk.
     """
     found = source.find(options.image, options.rootfs).choose(options.pull, options.platform, options.quiet)
-    image = found.config()
     machine = read_machine(devices=options.privileged)
     if options.devices:
         from .device_edits import look_up
@@ -131,6 +135,29 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
             "root without CAP_SYS_ADMIN can't make a container: it may not mount anything",
             "give the outer container that capability (--cap-add SYS_ADMIN), or run tarbox as a plain user",
         )
+    if not (options.userns or options.uidmap or options.gidmap):
+        return _prepared(options, roots, given, keep, found, machine)
+    from .userns import choose
+
+    chosen = choose(options, machine.uid, f"{os.path.dirname(roots.state)}/ids", keep)
+    try:
+        if chosen:
+            machine.maps, machine.joined = (chosen.users, chosen.groups), chosen.joined
+            machine.capabilities, machine.bounding = (1 << 41) - 1, (1 << 64) - 1  # a user namespace comes with all
+            options.user = options.user or chosen.user
+        container = _prepared(options, roots, given, keep, found, machine)
+    except BaseException:
+        if chosen:
+            chosen.release()
+        raise
+    container.range = chosen
+    return container
+
+
+def _prepared(
+    options: RunOptions, roots: Roots, given: tuple[str, ...], keep: bool, found: Source, machine: Machine
+) -> Container:
+    image = found.config()
     id = os.urandom(32).hex()
     made = config(options, image, id, machine, found.root())
     if image or not keep:  # what an image asks for is checked; our own defaults are when they are only told
@@ -146,6 +173,10 @@ def prepare(options: RunOptions, roots: Roots, given: tuple[str, ...], keep: boo
         backend = everywhere(backend, facts.v2, options.cgroup_parent)
     beside = Beside(backend, facts.v1)
     beside.privileged = machine.uid == 0
+    if not any(space["type"] == "pid" and "path" not in space for space in made["linux"]["namespaces"]):
+        from .ending import watched
+
+        beside.watched = watched(facts, beside.cgroups, made["linux"]["cgroupsPath"].strip("/"), machine.uid)
     if options.group_add and not beside.privileged:
         raise UnsupportedError(
             f"--group-add {options.group_add[0]}: a container of a plain user has one group, that user's own outside",
@@ -211,6 +242,8 @@ def _carry_out(
     slots.descriptors.update(session.slots())
     journals = [Journal(folder, container.id, UNDO) for folder in roots.journals]
     kernel_objects, disk_objects = _sort(container.plan.records(), roots.data)
+    if container.range and container.range.path:
+        kernel_objects.insert(0, ("range", container.range.path))
     execution = Execution(container.plan, slots, launch, observe, meanwhile=load)
     learning = container.learning
     if learning:
@@ -226,6 +259,10 @@ def _carry_out(
         finally:
             if "umask" in slots.found:
                 os.umask(int(str(slots.found["umask"])))
+            if "files as" in slots.found:
+                from ..kernel.idmap import make_files_as
+
+                make_files_as(*slots.found["files as"])  # type: ignore[misc]
         _warn(slots.warnings)
         if watch:
             watch.started()
@@ -258,8 +295,14 @@ def _carry_out(
         for name in ("pidfd", "tree"):
             if name in slots.descriptors:
                 os.close(slots.descriptors.pop(name))
+        if container.range:
+            container.range.release()
         for journal in journals:
             _warn([str(error) for error in journal.clean()])
+        if "guard" in slots.found:
+            from ..kernel.guard import dismiss
+
+            dismiss(slots.found["guard"])  # type: ignore[arg-type]
 
 
 def _sort(records: list[tuple[str, str]], data: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
@@ -323,10 +366,15 @@ def _check_sources(options: RunOptions) -> None:
 
 def _own_files(options: RunOptions, made: Config, folder: str) -> list[Step]:
     """/etc/hosts, /etc/hostname and /etc/resolv.conf, but for those that the caller mounts himself."""
-    files = render(made.get("hostname", ""), made.get("domainname", ""), options.network)
+    name = made.get("hostname", "")
+    if not name and options.namespaces.get("uts") == HOST:
+        name = os.uname().nodename
+    files = render(name, made.get("domainname", ""), options.network)
     taken = {mount["destination"] for mount in made["mounts"]}
     wanted = {name: text for name, text in files.items() if f"/etc/{name}" not in taken and "/etc" not in taken}
-    return [MakeFiles(wanted), MountFiles(folder, tuple(wanted))] if wanted else []
+    # In a user namespace nobody may go through our folder: then their file system lies over /proc meanwhile.
+    place = "/proc" if any(space["type"] == "user" for space in made["linux"]["namespaces"]) else folder
+    return [MakeFiles(wanted), MountFiles(place, tuple(wanted))] if wanted else []
 
 
 def _filter(options: RunOptions, made: Config, roots: Roots, keep: bool) -> tuple[str, bytes, int] | None:

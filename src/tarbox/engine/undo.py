@@ -43,6 +43,12 @@ def _lock(path: str) -> None:
     remove_lock(path)
 
 
+def _range(path: str) -> None:
+    from .userns import let_go
+
+    let_go(path)
+
+
 def load() -> None:
     """Load what taking away will need; there is time for it while a container is being set up."""
     from ..kernel import trees  # noqa: F401
@@ -55,4 +61,5 @@ UNDO: dict[str, Callable[[str], None]] = {
     "lock": _lock,
     "cgroup": _cgroup,
     "cgroup-parent": _cgroup_parent,
+    "range": _range,
 }

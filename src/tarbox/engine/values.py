@@ -254,13 +254,18 @@ def signal(text: str) -> int:
 
 
 def network(text: str) -> str:
-    """`none` or `host`."""
+    """`none`, `host`, or the path of a namespace to be joined."""
     if text in (NONE, HOST):
         return text
-    later = ("bridge", "default", "pasta", "slirp4netns", "private")
-    if text in later or text.startswith(("container:", "ns:", "name=")):
+    if text.startswith(("container:", "ns:", "pid:", "pidfd:")) or text in ("ns", "pid", "pidfd"):
+        from .namespaces import read
+
+        return read("network", text)
+    if text == "private":
+        return NONE
+    if text in ("bridge", "default", "pasta", "slirp4netns") or text.startswith("name="):
         raise UsageError(f"this version of tarbox has no {shorten(text)!r} network yet", "none or host")
-    raise UsageError(f"there is no network {shorten(text)!r}", "none or host")
+    raise UsageError(f"there is no network {shorten(text)!r}", "none, host, ns:PATH, pid:N or pidfd:N")
 
 
 def security(text: str) -> tuple[str, str]:

@@ -47,23 +47,26 @@ def _shown(names: tuple[str, ...]) -> str:
 class Spawn(Step):
     """Make the container's first process, in new namespaces of the kinds that have to be there from its birth.
 
-    namespaces: their OCI names. cgroup: whether it is born inside the group in the slot "cgroup" (cgroup v2).
+    namespaces: their OCI names. cgroup: whether it is born inside the group in the slot "cgroup" (cgroup v2). entered:
+    the kinds of which it is born in a namespace that is there already, see `joined_namespaces.py`.
     """
 
-    __slots__ = ("cgroup", "namespaces")
+    __slots__ = ("cgroup", "entered", "namespaces")
 
     phase = "namespaces"
     why = "a container is an ordinary process; in a new PID namespace the first one is number 1, as init is"
     man = "clone(2), pid_namespaces(7)"
     spawns = True
 
-    def __init__(self, namespaces: tuple[str, ...], cgroup: bool = False) -> None:
+    def __init__(self, namespaces: tuple[str, ...], cgroup: bool = False, entered: tuple[str, ...] = ()) -> None:
         super().__init__(PARENT)
         self.namespaces = namespaces
         self.cgroup = cgroup
+        self.entered = entered
 
     def takes(self) -> tuple[str, ...]:
-        return ("cgroup",) if self.cgroup else ()
+        entered = tuple(f"{kind} namespace" for kind in self.entered)
+        return ("cgroup", *entered) if self.cgroup else entered
 
     def gives(self) -> tuple[str, ...]:
         return ("pidfd",)
@@ -73,22 +76,36 @@ class Spawn(Step):
 
     def call(self) -> str:
         into = ", CLONE_INTO_CGROUP" if self.cgroup else ""
-        return f"clone3({_shown(self.namespaces)}|CLONE_PIDFD|CLONE_VM|CLONE_VFORK{into}, SIGCHLD), execveat(RUNNER)"
+        made = f"clone3({_shown(self.namespaces)}|CLONE_PIDFD|CLONE_VM|CLONE_VFORK{into}, SIGCHLD), execveat(RUNNER)"
+        joined = [f"setns({kind}, {SHOWN[kind]})" for kind in self.entered]
+        return ", ".join([*joined, made, *(f"setns(own {kind})" for kind in reversed(self.entered))])
 
     def shell(self) -> str:
-        return " ".join(["unshare", *(_SHELL[name] for name in self.namespaces), "sh"])
+        files = " ".join(f"{_SHELL[kind].split()[0]}=FILE" for kind in self.entered)
+        joined = ["nsenter", files] if files else []
+        return " ".join([*joined, "unshare", *(_SHELL[name] for name in self.namespaces), "sh"])
 
     def spawn(
         self, slots: Slots, program: int, arguments: list[bytes], environment: list[bytes], keep: list[int]
     ) -> int:
         """Start the runner `program` in them (see `runner.spawn`); returns the new process id."""
         group = slots.take("cgroup") if self.cgroup else -1
+        back: list[tuple[str, int]] = []
         try:
+            if self.entered:
+                from .joined_namespaces import step_in
+
+                step_in(self.entered, slots, back)
             pid, pidfd = runner.spawn(program, arguments, environment, flags(self.namespaces), keep, group)
         except KernelError as error:
             if error.call != "clone3":
                 raise
             raise KernelError("clone3", (_shown(self.namespaces),), error.errno, self._reason(error.errno)) from None
+        finally:
+            if back:
+                from .joined_namespaces import step_back
+
+                step_back(back)
         slots.found["pid"] = pid
         slots.give("pidfd", pidfd)
         return pid

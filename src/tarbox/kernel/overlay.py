@@ -50,16 +50,21 @@ class MakeScratch(Step):
             for name in self.names:
                 os.mkdir(f"{self.path}/{name}", 0o755)
             for upper, like in zip((name for name in self.names if name.endswith("upper")), self.like, strict=False):
-                self._copy_owner(f"{self.path}/{upper}", like)
+                self._copy_owner(f"{self.path}/{upper}", like, slots)
         except OSError as error:
             hint = "choose another data root with --root"
             raise StorageError(f"cannot make {self.path}: {error.strerror}", hint) from None
 
-    def _copy_owner(self, made: str, like: str) -> None:
+    def _copy_owner(self, made: str, like: str, slots: Slots) -> None:
         facts = os.stat(like)
-        if (facts.st_uid, facts.st_gid) != (os.geteuid(), os.getegid()):
+        user, group = facts.st_uid, facts.st_gid
+        if "owners" in slots.found:
+            from .idmap import owner
+
+            user, group = owner(slots, user, group)
+        if (user, group) != (os.geteuid(), os.getegid()):
             try:
-                os.chown(made, facts.st_uid, facts.st_gid)
+                os.chown(made, user, group)
             except PermissionError:  # a plain user owns all that is shown to the container anyway
                 pass
         os.chmod(made, facts.st_mode & 0o7777)

@@ -38,7 +38,7 @@ _NUMBERS = {
         "mount": 165, "umount2": 166, "sethostname": 170, "setdomainname": 171, "setxattr": 188, "lsetxattr": 189,
         "fsetxattr": 190, "exit_group": 231, "keyctl": 250, "waitid": 247, "unshare": 272, "dup3": 292,
         "signalfd4": 289, "prlimit64": 302, "setns": 308, "seccomp": 317, "memfd_create": 319, "bpf": 321,
-        "execveat": 322, "setsid": 112, "syncfs": 306, "fstatfs": 138,
+        "execveat": 322, "setsid": 112, "setfsuid": 122, "setfsgid": 123, "syncfs": 306, "fstatfs": 138,
         "read": 0, "mmap": 9, "munmap": 11, "nanosleep": 35, "recvfrom": 45, "exit": 60, "wait4": 61, "getcwd": 79,
         "fchmod": 91, "fchown": 93, "umask": 95, "syslog": 103, "rt_sigtimedwait": 128, "setpriority": 141,
         "gettid": 186, "sched_setaffinity": 203, "ioprio_set": 251, "openat": 257, "mkdirat": 258, "mknodat": 259,
@@ -56,7 +56,8 @@ _NUMBERS = {
         "getcwd": 17, "ioprio_set": 30, "mknodat": 33, "mkdirat": 34, "symlinkat": 36, "fchmod": 52, "fchownat": 54,
         "fchown": 55, "openat": 56, "read": 63, "ppoll": 73, "exit": 93, "nanosleep": 101, "syslog": 116,
         "sched_setaffinity": 122, "rt_sigtimedwait": 137, "setpriority": 140, "umask": 166, "gettid": 178,
-        "recvfrom": 207, "munmap": 215, "mmap": 222, "perf_event_open": 241, "wait4": 260,
+        "setfsuid": 151, "setfsgid": 152, "recvfrom": 207, "munmap": 215, "mmap": 222, "perf_event_open": 241,
+        "wait4": 260,
     },
 }  # fmt: skip
 NUMBERS: dict[str, int] = {**_NUMBERS.get(MACHINE, {}), **_COMMON}

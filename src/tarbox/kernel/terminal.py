@@ -234,6 +234,10 @@ class ChooseStreams(Step):
     def apply(self, slots: Slots) -> None:
         uid = slots.found.get("uid")
         owner = uid if isinstance(uid, int) else 0
+        if "owners" in slots.found:
+            from .idmap import owner as outside
+
+            owner = outside(slots, owner, 0)[0]
         if self.terminal:
             _own(slots.take("terminal"), owner, 0o620)
             return

@@ -21,10 +21,15 @@ from .syscall import syscall
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 
 
-def _copy_owner(like: str, directory: int, name: str) -> None:
+def _copy_owner(like: str, directory: int, name: str, slots: Slots) -> None:
     facts = os.stat(like)
+    user, group = facts.st_uid, facts.st_gid
+    if "owners" in slots.found:
+        from .idmap import owner
+
+        user, group = owner(slots, user, group)
     try:
-        os.chown(name, facts.st_uid, facts.st_gid, dir_fd=directory)
+        os.chown(name, user, group, dir_fd=directory)
     except OSError:  # an owner that a plain user's container doesn't have
         pass
     os.chmod(name, facts.st_mode & 0o7777, dir_fd=directory)
@@ -62,7 +67,7 @@ class MountMemory(Step):
             for name in self.names:
                 os.mkdir(name, 0o755, dir_fd=tree)
             if self.like:
-                _copy_owner(self.like, tree, self.names[0])
+                _copy_owner(self.like, tree, self.names[0], slots)
         finally:
             os.close(tree)
             if place >= 0:

@@ -126,7 +126,10 @@ class Execution:
             if self.observe:
                 self.observe("handover", first, PARENT)
             if first > spawn + 1:
-                ours.send(KNOCK, [])  # it waits until these steps are done
+                try:
+                    ours.send(KNOCK, [])  # it waits until these steps are done
+                except TarboxError:  # it is gone already, and what it reported says why
+                    pass
             if self.meanwhile:
                 self.meanwhile()
             self._await_program(ours, counts, first)

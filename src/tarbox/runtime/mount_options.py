@@ -21,16 +21,16 @@ class MountOptions:
 
     attributes, cleared: names of mount attributes to set and to clear. recursively: whether they are meant for the
     mounts below too (`rro` and its like). bind, recursive: `bind` and `rbind`. propagation: as written, or "".
-    own: what is left for the file system.
+    mapped: `idmap`, or `ridmap` for the mounts below too, or "". own: what is left for the file system.
     """
 
-    __slots__ = ("attributes", "bind", "cleared", "own", "propagation", "recursive", "recursively")
+    __slots__ = ("attributes", "bind", "cleared", "mapped", "own", "propagation", "recursive", "recursively")
 
     def __init__(self, words: list[str]) -> None:
         self.bind = "bind" in words or "rbind" in words
         self.recursive = "rbind" in words
         self.recursively = False
-        self.propagation = ""
+        self.propagation = self.mapped = ""
         attributes: dict[str, bool] = {}
         own: list[str] = []
         for word in words:
@@ -41,6 +41,8 @@ class MountOptions:
                 attributes[_CLEAR.get(word, word)] = word in _SET
             elif word in _PROPAGATION or plain in _PROPAGATION:
                 self.propagation = word
+            elif word in ("idmap", "ridmap"):
+                self.mapped = word
             elif plain in _SET or plain in _CLEAR:
                 attributes[_CLEAR.get(plain, plain)] = plain in _SET
                 self.recursively = True

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from ..kernel.cgroups import Backend
     from ..plan.step import Step
     from ..spec.runtime import Config, Linux, Mount, Process
+    from .mapped import Ids
 
 # Every container has these, whatever its config lists: https://github.com/opencontainers/runtime-spec, config-linux.md
 DEVICES = (
@@ -63,11 +64,13 @@ class Beside:
     delegated: "cgroup2" or "systemd" for the tree in which it manages a group by itself, "" for none.
     given: slots that are filled before the first step. learn: every system call is told to this process; a number that
     nobody can guess, 0 for not. privileged: the caller may mount, make nodes and so on himself.
+    watched: for a container without a PID namespace of its own, the path of a group of version 2 for all of its
+    processes, over which a guard watches; "" where there is none.
     """
 
     __slots__ = (
         "cgroups", "delegated", "extra_groups", "filter", "given", "held", "ignored", "init", "interactive", "learn",
-        "privileged", "steps", "user", "v1",
+        "privileged", "steps", "user", "v1", "watched",
     )  # fmt: skip
 
     def __init__(self, cgroups: Backend, v1: Mapping[str, str]) -> None:
@@ -85,40 +88,58 @@ class Beside:
         self.held = WHOLE
         self.given: tuple[str, ...] = ()
         self.privileged = True
+        self.watched = ""
 
 
 def plan(config: Config, beside: Beside) -> Plan:
     """The plan of a container in the foreground. Raises ConfigError and UnsupportedError."""
     process, linux = config["process"], config["linux"]
-    namespaces = tuple(namespace["type"] for namespace in linux["namespaces"])
+    namespaces = tuple(namespace["type"] for namespace in linux["namespaces"] if not namespace.get("path"))
+    joined = {entry["type"]: entry["path"] for entry in linux["namespaces"] if entry.get("path")}
+    if "mount" in joined:
+        raise UnsupportedError("a container in another one's mount namespace would change its mounts")
     if "mount" not in namespaces:
         raise UnsupportedError("a container without a mount namespace would change the host's mounts")
     if not process["args"]:
         raise ConfigError("$.process.args", "must name a program")
     terminal = process.get("terminal", False)
+    ids = _ids(linux, beside, namespaces, joined)
     groups = _groups(linux, beside)
-    files = [*_root(config, beside), *_files(config, beside, namespaces, groups)]
+    files = [*_root(config, beside), *_files(config, beside, namespaces, groups, ids)]
     labels = _labels(process, beside.init)
     if linux.get("mountLabel"):
         from .security_labels import label_mounts
 
         label_mounts(files, beside.steps, linux["mountLabel"])
+    early = [step for step in beside.steps if step.phase in ("image", "host")]
+    last: list[Step] = []  # what is made with other owners than the host's
+    if ids:
+        from .mapped import scratch
+
+        files = ids.translate(files, beside)
+        early, last = scratch(early)
     outside = [
-        *(step for step in beside.steps if step.phase in ("image", "host")),
+        *early,
         *(step for step in groups if step.by == PARENT),
         *_user_namespace(linux, beside, namespaces),
         *(step for step in labels if step.by == PARENT),
+        *_opened(joined),
+        *_time(linux, namespaces),
+        *(ids.before() if ids else []),
+        *last,
         FileMask(0, PARENT),
         *(step for step in files if step.by == PARENT),
         *(step for step in beside.steps if step.late),
         *([OpenCovers()] if linux.get("maskedPaths") else []),
         *_console(terminal, PARENT),
         *([LookUpUser(beside.user, beside.extra_groups, not beside.privileged)] if beside.user is not None else []),
+        *(ids.checked() if ids and beside.user is not None else []),
         FindDirectory(process["cwd"]),
         ChooseStreams(beside.interactive, terminal),
+        *(ids.last() if ids else []),
     ]
     inside = [
-        *_process(config, namespaces, groups),
+        *_process(config, namespaces, joined, groups, ids),
         *_names(config, linux, namespaces),
         AttachRoot(),
         *(step for step in files if step.by == RUNNER),
@@ -129,17 +150,59 @@ def plan(config: Config, beside: Beside) -> Plan:
         *(_read_only(beside) if config["root"].get("readonly") else []),
         FileMask(_mask(process)),
         UseStreams(terminal),
-        *_tail(process, beside, [step for step in labels if step.by == RUNNER]),
+        *_tail(process, beside, ids is not None, [step for step in labels if step.by == RUNNER]),
     ]
     born = tuple(name for name in _BORN_WITH if name in namespaces and (name != "user" or beside.privileged))
-    return Plan([*outside, Spawn(born, any("cgroup" in step.gives() for step in groups)), *inside], beside.given)
+    entered = _entered(namespaces, joined, ids)
+    spawn = Spawn(born, any("cgroup" in step.gives() for step in groups), entered)
+    return Plan([*outside, spawn, *(ids.after(config) if ids else []), *inside], beside.given)
+
+
+def _ids(linux: Linux, beside: Beside, namespaces: tuple[str, ...], joined: Mapping[str, str]) -> Ids | None:
+    """The maps of root's container in a user namespace of its own; None for any other."""
+    if "user" in namespaces or "user" in joined:
+        from .mapped import Ids, refuse
+
+        if beside.privileged:
+            refuse(joined, namespaces)
+            return Ids(linux, "user" in joined)
+    return None
+
+
+def _entered(namespaces: tuple[str, ...], joined: Mapping[str, str], ids: Ids | None) -> tuple[str, ...]:
+    """The kinds of namespaces that this process enters for a moment, so that the first one is born in them.
+
+    Only so a PID namespace is joined; and who is born in a user namespace may join none of the host's any more.
+    """
+    if not ids:
+        return ("pid",) if "pid" in joined else ()
+    entered = tuple(kind for kind in joined if kind != "user")
+    return (*entered, "time") if "time" in namespaces else entered
 
 
 def _groups(linux: Linux, beside: Beside) -> list[Step]:
     """The control groups: made and limited from outside, joined by the process itself."""
     name = linux.get("cgroupsPath", "").strip("/")
     resources: dict[str, Any] = {**(linux.get("resources") or {})}
-    return beside.cgroups.steps(name, resources, into=not beside.v1)
+    steps = beside.cgroups.steps(name, resources, into=not beside.v1)
+    if beside.watched:
+        from ..kernel.cgroups.groups import JoinGroup, MakeGroup
+        from ..kernel.guard import Guard
+
+        if ("cgroup", beside.watched) not in [record for step in steps for record in step.record()]:
+            # Made last: what is taken away first, with all that runs in it.
+            steps += [MakeGroup(beside.watched), JoinGroup((f"{beside.watched}/cgroup.procs",))]
+        steps.append(Guard(beside.watched))
+    return steps
+
+
+def _opened(joined: Mapping[str, str]) -> list[Step]:
+    """The namespaces that will be joined, opened while only this process's own /proc is in view."""
+    if not joined:
+        return []
+    from ..kernel.joined_namespaces import OpenNamespace
+
+    return [OpenNamespace(kind, path) for kind, path in joined.items()]
 
 
 def _user_namespace(linux: Linux, beside: Beside, namespaces: tuple[str, ...]) -> list[Step]:
@@ -151,16 +214,37 @@ def _user_namespace(linux: Linux, beside: Beside, namespaces: tuple[str, ...]) -
     return [EnterUserNamespace(_map(linux, "uidMappings"), _map(linux, "gidMappings"))]
 
 
-def _process(config: Config, namespaces: tuple[str, ...], groups: list[Step]) -> list[Step]:
+def _time(linux: Linux, namespaces: tuple[str, ...]) -> list[Step]:
+    """A time namespace of its own, which a process can only join as a whole."""
+    offsets = linux.get("timeOffsets")
+    if "time" not in namespaces:
+        if offsets:
+            raise ConfigError("$.linux.timeOffsets", "needs a new time namespace", "clocks of others can't be set")
+        return []
+    from ..kernel.time_namespace import MakeTimeNamespace
+
+    rows = (offsets or {}).items()
+    return [MakeTimeNamespace(tuple((clock, it.get("secs", 0) * 10**9 + it.get("nanosecs", 0)) for clock, it in rows))]
+
+
+def _process(
+    config: Config, namespaces: tuple[str, ...], joined: Mapping[str, str], groups: list[Step], ids: Ids | None
+) -> list[Step]:
     """How the new process leaves the caller's namespaces."""
     linux = config["linux"]
     steps: list[Step] = [DieWithParent()]
-    if (score := config["process"].get("oomScoreAdj")) is not None:
+    if not ids and (score := config["process"].get("oomScoreAdj")) is not None:
         from ..kernel.oom_score import OomScore
 
         steps.append(OomScore(score))
     steps += [step for step in groups if step.by == RUNNER]  # before the cgroup namespace, which begins where we are
-    later = tuple(name for name in namespaces if name not in _BORN_WITH)
+    if ids:
+        steps += ids.inside()
+    elif joined or "time" in namespaces:
+        from ..kernel.joined_namespaces import Join
+
+        steps += [Join(kind) for kind in (*joined, *namespaces) if kind == "time" or (kind in joined and kind != "pid")]
+    later = tuple(name for name in namespaces if name not in (*_BORN_WITH, "time"))
     if "user" in namespaces and linux.get("rootfsPropagation"):
         return [*steps, Unshare(later)]  # news from the host are wanted, and none can go back: the kernel sees to that
     return [*steps, Unshare(later), PrivateMounts()]
@@ -194,7 +278,9 @@ def _root(config: Config, beside: Beside) -> list[Step]:
     return [OpenTree(config["root"]["path"], "tree"), *own]
 
 
-def _files(config: Config, beside: Beside, namespaces: tuple[str, ...], groups: list[Step]) -> list[Step]:
+def _files(
+    config: Config, beside: Beside, namespaces: tuple[str, ...], groups: list[Step], ids: Ids | None
+) -> list[Step]:
     """Everything that is mounted on the root, in the config's order, and the device nodes."""
     steps: list[Step] = []
     own_dev = True
@@ -203,7 +289,7 @@ def _files(config: Config, beside: Beside, namespaces: tuple[str, ...], groups: 
         kind, target = mount.get("type") or "bind", mount["destination"]
         if kind == "bind" or options.bind:
             slot = f"mount {number}"
-            steps += [_bind(mount, options, slot), *_attached(slot, target)]
+            steps += [_bind(mount, options, slot, ids), *_attached(slot, target)]
             own_dev = own_dev and target != "/dev"
         elif kind == "cgroup":
             steps += _cgroup_mounts(target, options, beside, namespaces, groups)
@@ -236,11 +322,19 @@ def _read_only(beside: Beside) -> list[Step]:
     return [*(ReadOnlyMount(step.slot, step.target) for step in own), ReadOnlyRoot()]
 
 
-def _bind(mount: Mount, options: MountOptions, slot: str) -> Step:
-    return OpenTree(
+def _bind(mount: Mount, options: MountOptions, slot: str, ids: Ids | None) -> Step:
+    tree = OpenTree(
         mount.get("source", ""), slot, options.recursive, options.attributes, options.cleared,
         options.propagation or "rprivate", options.recursively,
     )  # fmt: skip
+    if not (options.mapped or mount.get("uidMappings") or mount.get("gidMappings")):
+        return tree
+    if ids is None:
+        raise UnsupportedError(
+            f"the mount at {mount['destination']} can't be mapped",
+            "that takes root, and a user namespace: --userns auto",
+        )
+    return ids.bound(tree, mount, options)
 
 
 def _devices(linux: Linux, beside: Beside) -> list[Step]:
@@ -266,12 +360,14 @@ def _cgroup_mounts(
 
     The others would show the host's own groups.
     """
+    made = [name for step in groups for kind, name in step.record() if kind == "cgroup"]
+    if not beside.v1 and "user" in namespaces and "cgroup" not in namespaces and made:
+        return [OpenTree(made[-1], target, False, options.attributes), *_attached(target, target)]
     if not beside.v1 or beside.delegated == "cgroup2":
         return _filesystem("cgroup2", target, options.attributes, options.own)
-    if "user" in namespaces or "cgroup" not in namespaces:
-        return []  # version 1 mounted from a user namespace, or without a cgroup namespace, would show the host's
+    if "user" in namespaces and not beside.privileged:
+        return []  # a plain user has no group in it, and the host's would be shown
     hierarchies: dict[str, list[str]] = {}
-    made = [name for step in groups for kind, name in step.record() if kind == "cgroup"]
     for controller, path in beside.v1.items():
         if not any(group.startswith(path + "/") for group in made):
             continue
@@ -280,7 +376,12 @@ def _cgroup_mounts(
     steps = _filesystem("tmpfs", target, plain, ("mode=755",))
     for controllers in hierarchies.values():
         for name in controllers:
-            steps += _filesystem("cgroup", f"{target}/{name}", options.attributes, tuple(controllers))
+            place = f"{target}/{name}"
+            if "cgroup" in namespaces:
+                steps += _filesystem("cgroup", place, options.attributes, tuple(controllers))
+            else:  # its top would be the host's, or that of others: the container's own group is shown
+                own = next(group for group in made if group.startswith(beside.v1[name] + "/"))
+                steps += [OpenTree(own, place, False, options.attributes), *_attached(place, place)]
     if beside.delegated:  # the one that it manages by itself, and so may write to
         steps += _filesystem("cgroup", f"{target}/{beside.delegated}", plain, ("none", f"name={beside.delegated}"))
     return [*steps, ReadOnlyMount(target, target)] if "ro" in options.attributes else steps
@@ -324,7 +425,7 @@ def _labels(process: Process, init: bool) -> list[Step]:
     return steps(process, init)
 
 
-def _tail(process: Process, beside: Beside, labels: Sequence[Step] = ()) -> list[Step]:
+def _tail(process: Process, beside: Beside, new_user: bool, labels: Sequence[Step] = ()) -> list[Step]:
     """What is done after Python has gone; every process that enters a container ends with these.
 
     labels: the steps for those of security modules. They are asked for first, while nothing is given up and no filter
@@ -350,7 +451,8 @@ def _tail(process: Process, beside: Beside, labels: Sequence[Step] = ()) -> list
         steps.append(NoNewPrivileges())
     else:
         steps += filters
-    steps += [BoundingSet(bounding, beside.held), _credentials(process, beside, sets != {})]
+    held = WHOLE if new_user else beside.held  # a new user namespace comes with all
+    steps += [BoundingSet(bounding, held), _credentials(process, beside, sets != {})]
     steps.append(Capabilities(permitted, effective, inheritable, ambient, root_only=beside.user is not None))
     steps += [*later, DeathSignal(), CloseDescriptors()]
     if no_new:

@@ -157,10 +157,15 @@ if TYPE_CHECKING:
         rdma: dict[str, Rdma]
         unified: dict[str, str]
 
+    class TimeOffset(TypedDict, total=False):
+        secs: int
+        nanosecs: int
+
     class Linux(TypedDict, total=False):
         namespaces: list[Namespace]
         uidMappings: list[Mapping]
         gidMappings: list[Mapping]
+        timeOffsets: dict[str, TimeOffset]
         devices: list[Device]
         cgroupsPath: str
         resources: Resources

@@ -350,6 +350,9 @@ _LINUX = _object(
         "namespaces": _list(_object({"type": _one_of(*NAMESPACES), "path": _absolute}, ("type",)), unique="type"),
         "uidMappings": _MAPPINGS,
         "gidMappings": _MAPPINGS,
+        "timeOffsets": _object(
+            dict.fromkeys(("monotonic", "boottime"), _object({"secs": _SIGNED, "nanosecs": _integer(0, 999_999_999)}))
+        ),
         "devices": _list(
             _object(
                 {
