@@ -11,14 +11,14 @@ def suggest(word: str, known: Iterable[str]) -> str:
     """The known word that is nearest to `word`, or "" where none is near: about one slip in three letters."""
     if len(word) > 40:
         return ""
-    best, least = "", (1 + max(1, len(word.strip("-")) // 3), False, 0)
+    best, least = "", (1 + max(1, len(word.strip("-")) // 3), 0, False)
     for candidate in known:
         slips = _slips(word, candidate)
         begun = candidate.startswith(word)
         # A word that was only begun is near too: --host for --hostname.
         if begun and len(word.strip("-")) > 2:
             slips = min(slips, 1)
-        if (rank := (slips, not begun, len(candidate))) < least:
+        if (rank := (slips, abs(len(candidate) - len(word)), not begun)) < least:
             best, least = candidate, rank
     return best
 
