@@ -49,4 +49,4 @@ def test_a_plain_users_run_loads_only_what_it_needs(plain_tarbox, plain_folder, 
     words = ("run", "--rm", "--net", "none", image, "true")
     done = plain_tarbox(*words, python=("-X", "importtime"), env=environment)
     assert done.returncode == 0, done.stderr
-    startpath.check(startpath.parsed(done.stderr))
+    startpath.check(startpath.parsed(done.stderr), startpath.PLAIN_USERS)
