@@ -7,6 +7,7 @@ from __future__ import annotations
 
 # What people who know Docker will try; the text says what to do meanwhile.
 MISSING = {
+    "script": "it goes before the word run: tarbox explain --script run …",
     "d": "it runs in the foreground only; end the command line with & to go on",
     "detach": "it runs in the foreground only; end the command line with & to go on",
     "p": "containers have no network but loopback; --network host shares the host's",
