@@ -7,6 +7,7 @@ import os
 import pytest
 
 from inside import ask
+from tarbox.engine.userns import FIRST
 
 AUTO = ("--userns", "auto")
 REFUSED = ("denied", "not permitted", "Invalid", "too large", "No such", "can't")
@@ -97,14 +98,14 @@ def test_a_range_that_somebody_holds_isnt_given_again(tarbox, rootfs_busybox):
     """Not by a file that was left, a link in its place, or names that mean nothing; nor by ids that a process has."""
     folder = "/run/tarbox/ids"
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    names = ("2147483648-65536", "x", "5", "-", "2147483648-")
+    names = (f"{FIRST}-65536", "x", "5", "-", f"{FIRST}-")
     for name in names:
         open(f"{folder}/{name}", "w").close()
-    os.symlink("/etc/passwd", f"{folder}/2147549184-65536")
+    os.symlink("/etc/passwd", f"{folder}/{FIRST + 65536}-65536")
     try:
         done = tarbox("run", *AUTO, f"{rootfs_busybox}:O", "cat", "/proc/self/uid_map")
         # The link can't be opened, so nobody knows whose it is.
-        assert done.returncode == 125 or int(done.stdout.split()[1]) == 2147483648
+        assert done.returncode == 125 or int(done.stdout.split()[1]) == FIRST
         assert os.path.exists("/etc/passwd")
     finally:
         for name in os.listdir(folder):

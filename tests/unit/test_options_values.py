@@ -202,7 +202,8 @@ def test_what_is_no_signal_is_refused(text: str) -> None:
 
 
 def test_networks() -> None:
-    assert [values.network(text) for text in ("none", "host")] == ["none", "host"]
+    assert [values.network(text) for text in ("none", "host", "private")] == ["none", "host", "none"]
+    assert values.network("pid:5") == "/proc/5/ns/net"
     assert "yet" in refused(values.network, "bridge")
     assert "yet" in refused(values.network, "container:a")
     refused(values.network, "hots")

@@ -1,7 +1,7 @@
 """`--userns`, `--uidmap` and `--gidmap`: which ids of the host a container of root's has. Loaded only when given.
 
     host                  the host's own (default)
-    auto, auto:size=N     a range that no other container has, from /etc/subuid or from 2147483648 upwards
+    auto, auto:size=N     a range that no other container has, from /etc/subuid or from 1879048192 upwards
     START:SIZE            from 0 inside, so many ids from START on the host
     keep-id               as auto, but the user of -u is the same user on the host
     ns:PATH, pid:N, pidfd:N   that of others
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from .options import RunOptions
 
 SIZE = 65536  # ids of a container that asks for no number
-FIRST, LAST = 1 << 31, LARGEST - SIZE  # where ranges are taken when /etc/subuid has none for containers
+# Where ranges are taken when /etc/subuid has none for containers: systemd's list of ids has nobody there, and some
+# programs and older kernels' devpts read no numbers from 1879048192 upwards.
+FIRST, LAST = 1879048192, 2147352575
 _NAMES = ("containers", "root")  # whose lines count, as other engines have them
 _EXAMPLE = "host, auto, auto:size=N, START:SIZE, keep-id, ns:PATH, pid:N or pidfd:N"
 _FILES = ("/etc/subuid", "/etc/subgid")
@@ -240,7 +242,7 @@ def spaces(texts: tuple[str, str]) -> list[tuple[int, int]]:
         named = next((ranges for name in _NAMES if (ranges := [line for line in good if line[0] == name])), [])
         found.append([(int(line[1]), int(line[2])) for line in named])
     if not found[0] or not found[1]:
-        return [(FIRST, LAST - FIRST)]
+        return [(FIRST, LAST + 1 - FIRST)]
     both = []
     for first, size in found[0]:  # one number for users and groups
         for other, others in found[1]:

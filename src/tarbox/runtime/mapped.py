@@ -100,10 +100,10 @@ class Ids:
         if name not in ("uid", "gid") or not value.isdecimal():
             return option
         outside = outside_of(self.users if name == "uid" else self.groups, int(value))
+        if kind == "devpts" and (outside is None or outside >> 31):
+            return ""  # without a group "tty", as for a plain user; older kernels read no larger numbers here
         if outside is not None:
             return f"{name}={outside}"
-        if kind == "devpts":  # the group "tty" of a small range, as for a plain user
-            return ""
         raise UnsupportedError(f"{option}: the container's user namespace has no such id", "choose a larger range")
 
     def _both(self, user: int, group: int) -> tuple[int, int]:
