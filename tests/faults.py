@@ -125,6 +125,7 @@ def scene(name, folder, rootfs, host, plain_user):
             wanted.userns = "auto 2000"
             wanted.mounts = [volume(f"{folder}/shared:/shared:idmap", "/")]
             wanted.user = "1000"
+            wanted.network = f"/proc/{os.getpid()}/ns/net"
         elif name == "shared":
             wanted.namespaces = {"pid": "host", "ipc": "host", "uts": f"/proc/{os.getpid()}/ns/uts"}
             wanted.uptime_offset = {"boottime": 10**9}
@@ -204,6 +205,8 @@ class Table:
 
     def is_bound(self, row):
         """Whether the kernel ends the runner at this row when its parent dies: it forgets that when ids change."""
+        if "BecomeRoot" in self.kinds and row in self.of("BecomeRoot")[3:]:
+            return False  # after its ids, and until it asks for that again
         return self.of("DieWithParent")[0] < row <= self.of("Credentials")[0] or row > self.of("DeathSignal")[0]
 
 

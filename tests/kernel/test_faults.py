@@ -84,7 +84,7 @@ def test_whatever_fails_nothing_is_left(name, whole, plain_folder, rootfs, test_
 
 REASONS = ("Input/output error", "this kernel has no overlay file system")
 # There is another way without these, or what they would do is done already.
-SPARE = ("stat", "mkdir", "chown", "fchown", "fchmod", "memfd_create", "mmap")
+SPARE = ("stat", "mkdir", "chown", "fchown", "fchmod", "memfd_create", "mmap", "setns")
 
 
 @pytest.mark.parametrize("name", [*IN_HALVES, *(pytest.param(n, marks=pytest.mark.long) for n in REST)])

@@ -39,14 +39,12 @@ class Guard(Step):
         except OSError as error:
             raise KernelError("open", (file,), error.errno or 0, "it is there since Linux 5.14") from None
         theirs, ours = os.pipe()
-        mask = signals.block_all()
         try:
             slots.found["guard"] = (_start(kill, theirs), ours)
         except BaseException:
             os.close(ours)
             raise
         finally:
-            signals.set_mask(mask)
             os.close(theirs)
             os.close(kill)
 
@@ -64,12 +62,30 @@ def _start(kill: int, watched: int) -> int:
         Row("ppoll", (waiting, 1, 0, 0, 8), optional=True),  # what happened can't be written back into the table
         Row("write", (kill, b"1", 1), optional=True),
     ]
-    program = runner.executable(runner.image(rows, kill))
+    return start_helper(rows, kill, b"tarbox-guard", 0, [kill, watched])
+
+
+def start_helper(rows: list[Row], errors: int, name: bytes, flags: int, keep: list[int]) -> int:
+    """Start a process of the runner's kind that makes these calls and ends; returns its process id.
+
+    errors, keep: descriptors that it has. name: what it is called. flags: of clone3, see `runner.spawn`.
+    """
+    program = runner.executable(runner.image(rows, errors))
+    pid = 0
     try:
-        pid, pidfd = runner.spawn(program, [b"tarbox-guard"], [], 0, [kill, watched])
+        mask = signals.block_all()
+        try:
+            pid, pidfd = runner.spawn(program, [name], [], flags, keep)
+            os.close(pidfd)
+        finally:
+            signals.set_mask(mask)
+    except BaseException:
+        if pid:
+            os.kill(pid, 9)  # it is there until it is waited for
+            os.waitpid(pid, 0)
+        raise
     finally:
         os.close(program)
-    os.close(pidfd)
     return pid
 
 

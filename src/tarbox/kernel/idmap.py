@@ -11,14 +11,13 @@ man 2 mount_setattr (MOUNT_ATTR_IDMAP), man 7 user_namespaces, man 2 setfsuid
 
 from __future__ import annotations
 
-from errno import EINVAL, EPERM, ESRCH
+from errno import EINVAL, EPERM
 from select import POLLIN
 
 from ..errors import KernelError, UnsupportedError
 from ..plan.step import PARENT, Row, Slots, Step
 from ..spec.mappings import outside_of
 from ..unistd import os
-from . import runner, signals
 from .mounts import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, OpenTree, attach, clone_tree
 from .overlay import OpenOverlay
 from .syscall import buffer, syscall
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
 IDS = "ids"  # the slot of the container's own map
 _CLONE_NEWUSER = 0x10000000
+_NOBODY = (1 << 32) - 1  # no id: asks which it is
 _MOUNT_ATTR_IDMAP = 0x00100000
 _CAPABILITY_VERSION = (0x20080522).to_bytes(4, "little") + bytes(4)
 
@@ -92,35 +92,24 @@ def shown(rows: Rows) -> str:
 
 def make_map(users: Rows, groups: Rows) -> int:
     """A descriptor of a user namespace with these maps, in which nobody is."""
+    from .guard import dismiss, start_helper
     from .user_namespace import write_maps
 
-    theirs, ours = os.pipe()  # the helper ends when this process does
-    mask = signals.block_all()
+    theirs, ours = os.pipe()  # the helper ends when nobody holds our end any more, this process included
     try:
         waiting = theirs.to_bytes(4, "little") + POLLIN.to_bytes(4, "little")
-        program = runner.executable(runner.image([Row("ppoll", (waiting, 1, 0, 0, 8), optional=True)], theirs))
-        try:
-            pid, pidfd = runner.spawn(program, [b"tarbox-map"], [], _CLONE_NEWUSER, [theirs])
-        finally:
-            os.close(program)
-        try:
-            write_maps(pid, users, groups)
-            return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-        finally:
-            try:
-                syscall("pidfd_send_signal", pidfd, 9, None, 0)
-            except KernelError as error:
-                if error.errno != ESRCH:
-                    raise
-            os.close(pidfd)
-            try:
-                os.waitpid(pid, 0)
-            except ChildProcessError:
-                pass
-    finally:
-        signals.set_mask(mask)
-        os.close(theirs)
+        rows = [Row("ppoll", (waiting, 1, 0, 0, 8), optional=True)]
+        pid = start_helper(rows, theirs, b"tarbox-map", _CLONE_NEWUSER, [theirs])
+    except BaseException:
         os.close(ours)
+        raise
+    finally:
+        os.close(theirs)
+    try:
+        write_maps(pid, users, groups)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        dismiss((pid, ours))
 
 
 class MakeFilesAs(Step):
@@ -144,8 +133,8 @@ class MakeFilesAs(Step):
         return ("files as",)
 
     def apply(self, slots: Slots) -> None:
-        before = make_files_as(self.user, self.group)
-        slots.found.setdefault("files as", before)
+        slots.found["files as"] = syscall("setfsuid", _NOBODY), syscall("setfsgid", _NOBODY)
+        make_files_as(self.user, self.group)
 
     def call(self) -> str:
         return f"setfsgid({self.group}), setfsuid({self.user}), capset(effective = permitted)"
@@ -173,16 +162,15 @@ class MakeFilesAsBefore(Step):
         return "setfsgid(GID), setfsuid(UID), capset(effective = permitted)"
 
 
-def make_files_as(user: int, group: int) -> tuple[int, int]:
-    """Have new files belong to these ids, without losing a capability; returns whose they were before."""
-    before_group = syscall("setfsgid", group)
-    before_user = syscall("setfsuid", user)
+def make_files_as(user: int, group: int) -> None:
+    """Have new files belong to these ids, without losing a capability."""
+    syscall("setfsgid", group)
+    syscall("setfsuid", user)
     held = buffer(24)
     syscall("capget", _CAPABILITY_VERSION, held)
     data = bytes(held)  # effective, permitted, inheritable, twice
     raised = b"".join(data[at + 4 : at + 8] + data[at + 4 : at + 12] for at in (0, 12))
     syscall("capset", _CAPABILITY_VERSION, raised)
-    return before_user, before_group
 
 
 class OpenMappedTree(OpenTree):

@@ -197,6 +197,14 @@ def step_back(back: list[tuple[str, int]]) -> None:
     while back:
         kind, handle = back.pop()
         try:
-            syscall("setns", handle, FLAGS[kind])
+            return_to(kind, handle)
         finally:
             os.close(handle)
+
+
+def return_to(kind: str, handle: int) -> None:
+    """Join a namespace that this process was in; tried twice, as what it does next is meant to be done there."""
+    try:
+        syscall("setns", handle, FLAGS[kind])
+    except KernelError:
+        syscall("setns", handle, FLAGS[kind])

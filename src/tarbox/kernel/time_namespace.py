@@ -11,12 +11,12 @@ man 7 time_namespaces
 
 from __future__ import annotations
 
-from errno import EINVAL, EPERM, ERANGE
+from errno import EINVAL, ENOENT, EPERM, ERANGE
 
 from ..errors import KernelError, UnsupportedError, UsageError
 from ..plan.step import PARENT, Slots, Step
 from ..unistd import os
-from .joined_namespaces import slot_of
+from .joined_namespaces import return_to, slot_of
 from .namespaces import FLAGS
 from .syscall import syscall
 
@@ -46,7 +46,9 @@ class MakeTimeNamespace(Step):
     def apply(self, slots: Slots) -> None:
         try:
             before = os.open("/proc/self/ns/time", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except OSError as error:
+            if error.errno != ENOENT:
+                raise
             raise UnsupportedError("this kernel has no time namespaces", "they are there since Linux 5.6") from None
         try:
             syscall("unshare", FLAGS["time"], hint="see /proc/sys/user/max_time_namespaces")
@@ -79,7 +81,7 @@ class MakeTimeNamespace(Step):
     def _let_go(before: int) -> None:
         """Have later children born where this process is."""
         try:
-            syscall("setns", before, FLAGS["time"])
+            return_to("time", before)
         except KernelError as error:
             if error.errno not in (EPERM, EINVAL):  # the host's isn't a plain user's: nobody else is born there
                 raise
