@@ -15,11 +15,13 @@ from errno import EACCES, EINVAL, ELOOP, ENOENT, ENOTDIR, EPERM, ESRCH, EUSERS
 from fcntl import ioctl
 
 from ..errors import KernelError, ProcessNotFoundError, UsageError
-from ..plan.step import PARENT, RUNNER, Row, Slots, Step
+from ..plan.step import PARENT, Slots, Step
 from ..unistd import os
+from . import setns
 from .namespaces import FLAGS, SHOWN
 from .paths import filesystem_of, reopen
 from .processes import LINKS
+from .setns import slot_of
 from .syscall import syscall
 
 TYPE_CHECKING = False
@@ -29,11 +31,6 @@ if TYPE_CHECKING:
 _NS_GET_NSTYPE = 0xB703
 _NSFS = 0x6E736673  # the file system type, as statfs(2) tells it
 _OURS = "/proc/self/fd/"
-
-
-def slot_of(kind: str) -> str:
-    """The slot in which the descriptor of the namespace of this kind is that will be joined."""
-    return f"{kind} namespace"
 
 
 def open_namespace(kind: str, path: str) -> int:
@@ -139,30 +136,15 @@ class OpenNamespace(Step):
         return f'open("{self.path}"), ioctl(NS_GET_NSTYPE) = {SHOWN[self.kind]}'
 
 
-class Join(Step):
+class Join(setns.Join):
     """Join the namespace of this kind that `OpenNamespace` opened, or that was made for it."""
 
-    __slots__ = ("kind",)
+    __slots__ = ()
 
-    phase = "namespaces"
     why = "it is shared with those who are in it, instead of being the container's own"
-    man = "setns(2)"
-
-    def __init__(self, kind: str) -> None:
-        super().__init__(RUNNER)
-        self.kind = kind
-
-    def takes(self) -> tuple[str, ...]:
-        return (slot_of(self.kind),)
-
-    def rows(self, slots: Slots) -> list[Row]:
-        return [Row("setns", (slots.take(slot_of(self.kind)), FLAGS[self.kind]))]
 
     def explain(self, row: int, errno: int, slots: Slots) -> TarboxError:
         return unjoined(self.kind, errno)
-
-    def call(self) -> str:
-        return f"setns({self.kind}, {SHOWN[self.kind]})"
 
     def shell(self) -> str:
         return f"nsenter --{LINKS[self.kind]}=FILE sh"

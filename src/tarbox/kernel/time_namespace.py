@@ -16,8 +16,9 @@ from errno import EINVAL, ENOENT, EPERM, ERANGE
 from ..errors import KernelError, UnsupportedError, UsageError
 from ..plan.step import PARENT, Slots, Step
 from ..unistd import os
-from .joined_namespaces import return_to, slot_of
+from .joined_namespaces import return_to
 from .namespaces import FLAGS
+from .setns import slot_of
 from .syscall import syscall
 
 _FILE = "/proc/self/timens_offsets"
