@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import glob
 import os
 import re
 import resource
@@ -198,6 +199,10 @@ class Snapshot:
         ]
 
 
+# What tarbox makes where no test lets it: the default data root's, and the state of users without a runtime folder.
+OURS = ("/var/lib/tarbox/*", "/tmp/tarbox-[0-9]*")
+
+
 class MachineSnapshot:
     """What is to be seen of the machine outside of the test host."""
 
@@ -206,7 +211,7 @@ class MachineSnapshot:
         self.mounts = mounts(host.witness)
         self.interfaces = interfaces(host.witness)
         self.cgroups = cgroups()
-        self.data = set(os.listdir("/var/lib/tarbox")) if os.path.isdir("/var/lib/tarbox") else set()
+        self.files = {path for pattern in OURS for path in glob.glob(pattern)}
 
     def news(self, later: MachineSnapshot) -> list[str]:
         """What `later` has that this one hasn't, a line each."""
@@ -214,7 +219,7 @@ class MachineSnapshot:
             *(f"mount on {point}, outside" for key, point in later.mounts.items() if key not in self.mounts),
             *(f"network interface {name}, outside" for name in sorted(later.interfaces - self.interfaces)),
             *(f"cgroup {path}" for path in sorted(later.cgroups - self.cgroups) if not _used_by_others(path)),
-            *(f"/var/lib/tarbox/{name}" for name in sorted(later.data - self.data)),
+            *sorted(later.files - self.files),
         ]
 
 

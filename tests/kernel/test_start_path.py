@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import subprocess
 
 import pytest
@@ -45,8 +46,12 @@ def test_a_run_on_a_terminal_loads_only_what_it_needs(tarbox, rootfs_busybox):
 def test_a_plain_users_run_loads_only_what_it_needs(plain_tarbox, plain_folder, environment):
     image = roots.busybox(plain_folder / "image")
     subprocess.run(["chown", "-R", f"{plain_tarbox.user}:{plain_tarbox.user}", image], check=True)
-    assert plain_tarbox("run", "--rm", image, "true", env=environment).returncode == 0
-    words = ("run", "--rm", "--net", "none", image, "true")
-    done = plain_tarbox(*words, python=("-X", "importtime"), env=environment)
-    assert done.returncode == 0, done.stderr
+    try:
+        assert plain_tarbox("run", "--rm", image, "true", env=environment).returncode == 0
+        words = ("run", "--rm", "--net", "none", image, "true")
+        done = plain_tarbox(*words, python=("-X", "importtime"), env=environment)
+        assert done.returncode == 0, done.stderr
+    finally:
+        if environment:
+            shutil.rmtree(f"/tmp/tarbox-{plain_tarbox.user}")
     startpath.check(startpath.parsed(done.stderr), startpath.PLAIN_USERS)

@@ -116,8 +116,12 @@ def add(group: str, numbers: Iterable[int], root: str | None = None) -> None:
 def names(root: str | None = None) -> list[str]:
     """The names of all lasting groups, in order."""
     prepared(root)
+    return _names(_backend())
+
+
+def _names(backend: Backend) -> list[str]:
     found: set[str] = set()
-    for folder in {os.path.dirname(path) for path in _backend().groups("any")}:
+    for folder in {os.path.dirname(path) for path in backend.groups("any")}:
         try:
             found |= {entry.removeprefix(PREFIX) for entry in os.listdir(folder) if entry.startswith(PREFIX)}
         except OSError:
@@ -161,7 +165,7 @@ def _found(group: str) -> tuple[Backend, list[str]]:
         return backend, paths
     from .nearest import suggest
 
-    near = suggest(group, names())
+    near = suggest(group, _names(backend))
     raise UsageError(f"there is no group {group!r}", f"did you mean {near}?" if near else "see 'tarbox limit ls'")
 
 
