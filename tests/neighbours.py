@@ -56,7 +56,8 @@ def _settle(machine: puppets.Puppet) -> None:
     machine.write("/proc/sys/net/ipv6/conf/lan1/accept_dad", "0")
     for family in (4, 6):
         sure = ("nodad",) if family == 6 else ()
-        for address in (HOST[family], HOST_TOO[family]):
+        # What the host sends by itself has the first one of IPv4, but the last one of IPv6.
+        for address in (HOST[family], HOST_TOO[family])[:: 1 if family == 4 else -1]:
             ip("addr", "add", f"{address}/{LENGTH[family]}", "dev", "lan0", *sure)
         machine.output("ip", "addr", "add", f"{NEIGHBOUR[family]}/{LENGTH[family]}", "dev", "lan1", *sure)
         machine.output("ip", "addr", "add", FAR[family], "dev", "lo", *sure)
