@@ -7,12 +7,14 @@ from ..errors import CommandNotFoundError, UsageError
 from ..unistd import os
 from .arguments import Arguments, Option, Verb, parse
 from .readers import (
+    address,
     annotation,
     device,
     device_rule,
     gpus,
     label,
     limit_reader,
+    mac_address,
     mount,
     naming,
     network,
@@ -397,11 +399,14 @@ OPTIONS = (
     ),
     Option(
         ("network", "net"),
-        "none|host|...",
-        "The container's own, with loopback only (default), the host's, or one to join: ns:PATH, pid:N, pidfd:N",
+        "NAME|none|host|...",
+        "One to be on (default bridge; a plain user: none), only loopback, the host's, or one to join: ns:PATH, pid:N",
         _NETWORK,
         network,
     ),
+    Option(("ip",), "ADDRESS", "Its IPv4 address there (default: a free one)", _NETWORK, address(4)),
+    Option(("ip6",), "ADDRESS", "Its IPv6 address there", _NETWORK, address(6)),
+    Option(("mac-address",), "MAC", "The address of its link, e.g. 02:42:ac:11:00:02", _NETWORK, mac_address),
     Option(
         ("hostname", "h"),
         "NAME",
@@ -504,6 +509,7 @@ _SAME_NAME = (
     "interactive", "tty", "rm", "workdir", "user", "group-add", "hostname", "domainname", "entrypoint", "read-only",
     "root-tmpfs", "memory", "memory-swap", "cpus", "cpu-shares", "cpuset-cpus", "pids-limit", "cap-add", "cap-drop",
     "privileged", "init", "userns", "shm-size", "stop-signal", "network", "timeout", "cidfile", "pull", "platform",
+    "ip", "ip6", "mac-address",
     "memory-reservation", "memory-high", "quiet",
     "memory-swappiness", "kernel-memory", "oom-kill-disable", "oom-score-adj", "cpu-quota", "cpu-period",
     "cpu-rt-runtime", "cpu-rt-period", "cpuset-mems", "blkio-weight", "blkio-weight-device", "device-read-bps",

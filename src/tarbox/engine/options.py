@@ -98,7 +98,8 @@ class RunOptions:
     seccomp: "" for what goes with the rest, else "default", "unconfined" or the absolute path of a profile.
     apparmor: "" for tarbox's own profile where AppArmor is on, else "unconfined" or a profile's name. selinux: parts of
     a context, `type:container_t`, or "disable"; none sets no label.
-    stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none", "host", or a path to join.
+    stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none", "host", a path to
+    join, or the name of one that it is connected to; "" for the default. ip, ip6, mac_address: "" for a free one.
     systemd: "true" for what an init wants when the command is one, "always" or "false".
     devices: by path or by CDI name (`devices.py`). device_rules: as the OCI has them. cdi_dirs: none for the usual.
     attach: which of stdin, stdout and stderr are the caller's; none for all. cidfile: the absolute path of a new file.
@@ -142,9 +143,12 @@ class RunOptions:
         "image",
         "init",
         "interactive",
+        "ip",
+        "ip6",
         "kernel_memory",
         "labels",
         "learn",
+        "mac_address",
         "memory",
         "memory_high",
         "memory_reservation",
@@ -241,7 +245,10 @@ class RunOptions:
         self.apparmor = ""
         self.selinux: list[str] = []
         self.unmasked = False  # --security-opt systempaths=unconfined: all of /proc and /sys as the kernel shows it
-        self.network = NONE
+        self.network = ""
+        self.ip = ""
+        self.ip6 = ""
+        self.mac_address = ""
         self.namespaces: dict[str, str] = {}
         self.userns = ""
         self.uidmap: list[tuple[int, int, int]] = []
