@@ -10,6 +10,8 @@
     │   ├── ImageNotFoundError  there is nothing by that name
     │   ├── ArchiveError        not an archive, cut short, or hostile
     │   └── ArchitectureError   made for another processor
+    ├── NetworkError            a network can't be made, used or removed
+    │   └── NetworkNotFoundError    there is none by that name
     ├── CommandError            the container's program can't be started
     │   ├── CommandNotFoundError        (exit code 127)
     │   └── CommandNotExecutableError   (exit code 126)
@@ -78,6 +80,20 @@ class ArchiveError(ImageError):
 
 class ArchitectureError(ImageError):
     """A program or an image was made for another processor."""
+
+
+class NetworkError(TarboxError):
+    """A network can't be made, used or removed as it is."""
+
+
+class NetworkNotFoundError(NetworkError):
+    """No network goes by that name or id. word: what was asked for. known: the names that there are."""
+
+    def __init__(self, word: str, known: Sequence[str] = ()) -> None:
+        shown = word if len(word) <= 60 else f"{word[:57]}..."
+        super().__init__(f"there is no network {shown!r}", "see 'tarbox network ls'")
+        self.word = word
+        self.known = tuple(known)
 
 
 class CommandError(TarboxError):
