@@ -189,12 +189,16 @@ def _prepared(
 
         beside.steps.append(step(options.cidfile, id))
     beside.steps += [MakeSource(mount.source) for mount in options.mounts if mount.create]
-    beside.steps += _own_files(options, made, roots.state)
+    warnings: list[str] = []
+    if options.ports or options.publish_all:
+        from .publishing import published
+
+        published(options, image, warnings)
+    beside.steps += _own_files(options, made, roots.state, warnings)
     if any(mount.kind == "overlay" for mount in options.mounts):
         from . import overlaid
 
         beside.steps += overlaid.steps(options, made, f"{roots.scratch}/{id}", machine.uid != 0)
-    warnings: list[str] = []
     if "apparmorProfile" in made["process"]:
         from .security_labels import load_default
 
@@ -364,12 +368,12 @@ def _check_sources(options: RunOptions) -> None:
             raise ImageNotFoundError(f"the source of a mount, {mount.source}, doesn't exist", hint)
 
 
-def _own_files(options: RunOptions, made: Config, folder: str) -> list[Step]:
+def _own_files(options: RunOptions, made: Config, folder: str, warnings: list[str]) -> list[Step]:
     """/etc/hosts, /etc/hostname and /etc/resolv.conf, but for those that the caller mounts himself."""
     name = made.get("hostname", "")
     if not name and options.namespaces.get("uts") == HOST:
         name = os.uname().nodename
-    files = render(name, made.get("domainname", ""), options.network)
+    files = render(name, made.get("domainname", ""), options, warnings)
     taken = {mount["destination"] for mount in made["mounts"]}
     wanted = {name: text for name, text in files.items() if f"/etc/{name}" not in taken and "/etc" not in taken}
     # In a user namespace nobody may go through our folder: then their file system lies over /proc meanwhile.
