@@ -6,6 +6,7 @@
     ├── UnsupportedError        this machine lacks a piece; names it
     ├── ProcessNotFoundError    there is no such process, or it ended meanwhile
     ├── StorageError            the data root or the state folder can't be used
+    ├── PortError               a port of the host can't be had
     ├── ImageError              an image can't be used
     │   ├── ImageNotFoundError  there is nothing by that name
     │   ├── ArchiveError        not an archive, cut short, or hostile
@@ -64,6 +65,10 @@ class ProcessNotFoundError(TarboxError):
 
 class StorageError(TarboxError):
     """The data root or the state folder can't be read or written."""
+
+
+class PortError(TarboxError):
+    """A port of the host is somebody else's, or may not be taken."""
 
 
 class ImageError(TarboxError):

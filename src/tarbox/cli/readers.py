@@ -151,6 +151,18 @@ def mac_address(text: str) -> str:
     return mac_address(text)
 
 
+def name_reader(name: str) -> Callable[[str], object]:
+    """The function of `engine.name_values` with that name, likewise."""
+
+    def read(text: str) -> object:
+        from ..engine import name_values
+
+        result: object = getattr(name_values, name)(text)
+        return result
+
+    return read
+
+
 def naming(reader: str, *kind: str) -> Callable[[str], object]:
     """The function of `engine.namespaces` with that name, likewise. kind: of the namespace that the option chooses."""
 

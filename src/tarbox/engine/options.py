@@ -8,6 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..networks.ports import Port
     from ..spec.runtime import DeviceRule
     from .devices import CdiName, DeviceOption
 
@@ -100,6 +101,9 @@ class RunOptions:
     a context, `type:container_t`, or "disable"; none sets no label.
     stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none", "host", a path to
     join, or the name of one that it is connected to; "" for the default. ip, ip6, mac_address: "" for a free one.
+    ports: what is published. publish_all: the exposed ones too. expose: as if they were to be published anywhere.
+    dns, dns_search, dns_options: the container's own, in the place of the host's. dns_search "." alone is none.
+    add_hosts: (name, address), "host-gateway" for the host's addresses as the container sees them.
     systemd: "true" for what an init wants when the command is one, "always" or "false".
     devices: by path or by CDI name (`devices.py`). device_rules: as the OCI has them. cdi_dirs: none for the usual.
     attach: which of stdin, stdout and stderr are the caller's; none for all. cidfile: the absolute path of a new file.
@@ -107,6 +111,7 @@ class RunOptions:
     """
 
     __slots__ = (
+        "add_hosts",
         "annotations",
         "apparmor",
         "attach",
@@ -133,9 +138,13 @@ class RunOptions:
         "device_write_bps",
         "device_write_iops",
         "devices",
+        "dns",
+        "dns_options",
+        "dns_search",
         "domainname",
         "entrypoint",
         "env",
+        "expose",
         "gidmap",
         "group_add",
         "hostname",
@@ -163,7 +172,9 @@ class RunOptions:
         "oom_score_adj",
         "pids_limit",
         "platform",
+        "ports",
         "privileged",
+        "publish_all",
         "pull",
         "quiet",
         "read_only",
@@ -249,6 +260,13 @@ class RunOptions:
         self.ip = ""
         self.ip6 = ""
         self.mac_address = ""
+        self.ports: list[Port] = []
+        self.publish_all = False
+        self.expose: list[Port] = []
+        self.dns: list[str] = []
+        self.dns_search: list[str] = []
+        self.dns_options: list[str] = []
+        self.add_hosts: list[tuple[str, str]] = []
         self.namespaces: dict[str, str] = {}
         self.userns = ""
         self.uidmap: list[tuple[int, int, int]] = []

@@ -227,15 +227,19 @@ def _planned(
 
         beside.steps.append(step(options.cidfile, id))
     beside.steps += [MakeSource(mount.source) for mount in options.mounts if mount.create]
+    warnings: list[str] = []
     if attached:
         beside.steps += attached.steps
         beside.connected = attached.connected
-    beside.steps += _own_files(options, made, roots.state, attached)
+    elif options.ports or options.publish_all:
+        from .publishing import published
+
+        published(options, image, warnings)
+    beside.steps += _own_files(options, made, roots.state, attached, warnings)
     if any(mount.kind == "overlay" for mount in options.mounts):
         from . import overlaid
 
         beside.steps += overlaid.steps(options, made, f"{roots.scratch}/{id}", machine.uid != 0)
-    warnings: list[str] = []
     if "apparmorProfile" in made["process"]:
         from .security_labels import load_default
 
@@ -410,17 +414,14 @@ def _check_sources(options: RunOptions) -> None:
             raise ImageNotFoundError(f"the source of a mount, {mount.source}, doesn't exist", hint)
 
 
-def _own_files(options: RunOptions, made: Config, folder: str, attached: Attached | None) -> list[Step]:
+def _own_files(
+    options: RunOptions, made: Config, folder: str, attached: Attached | None, warnings: list[str]
+) -> list[Step]:
     """/etc/hosts, /etc/hostname and /etc/resolv.conf, but for those that the caller mounts himself."""
     name = made.get("hostname", "")
     if not name and options.namespaces.get("uts") == HOST:
         name = os.uname().nodename
-    if attached or options.dns or options.dns_search or options.dns_options or options.add_hosts:
-        from .names import files_of
-
-        files = files_of(name, made.get("domainname", ""), options, attached)
-    else:
-        files = render(name, made.get("domainname", ""), options.network)
+    files = render(name, made.get("domainname", ""), options, warnings, attached)
     taken = {mount["destination"] for mount in made["mounts"]}
     wanted = {name: text for name, text in files.items() if f"/etc/{name}" not in taken and "/etc" not in taken}
     # In a user namespace nobody may go through our folder: then their file system lies over /proc meanwhile.
