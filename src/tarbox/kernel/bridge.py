@@ -18,6 +18,7 @@ from errno import EEXIST, ENODEV, ENOENT, EOPNOTSUPP, ESRCH
 from ..errors import KernelError, ProcessNotFoundError, UnsupportedError, UsageError
 from ..plan.step import PARENT, Slots, Step
 from . import links
+from .addresses import shown
 from .netlink import Message, Netlink, NetlinkError, visit
 from .sysctl import ensure
 
@@ -197,7 +198,7 @@ class ConnectVeth(Step):
 
     def call(self) -> str:
         given = "".join(f", RTM_NEWADDR {_shown(ip, prefix)}" for ip, prefix in self.addresses)
-        out = "".join(f", RTM_NEWROUTE default via {links.shown(gateway)}" for gateway in self.gateways)
+        out = "".join(f", RTM_NEWROUTE default via {shown(gateway)}" for gateway in self.gateways)
         plug = f'send(RTM_NEWLINK "{self.name}" veth, master "{self.bridge}", peer "{INSIDE}" in the container)'
         return f"{plug}, setns(network), send(RTM_NEWLINK {INSIDE} up{given}{out})"
 
@@ -216,7 +217,7 @@ class ConnectVeth(Step):
             *(f"{there}ip address add {_shown(ip, prefix)} dev {INSIDE}{_nodad(ip)}"
               for ip, prefix in self.addresses),
             f"{there}ip link set {INSIDE} up",
-            *(f"{there}ip {'-6 ' if len(gateway) > 4 else ''}route add default via {links.shown(gateway)} dev {INSIDE}"
+            *(f"{there}ip {'-6 ' if len(gateway) > 4 else ''}route add default via {shown(gateway)} dev {INSIDE}"
               for gateway in self.gateways),
         ]  # fmt: skip
         return "\n".join(lines)
@@ -257,7 +258,7 @@ def _quoted(text: str) -> str:
 
 
 def _shown(ip: bytes, prefix: int) -> str:
-    return f"{links.shown(ip)}/{prefix}"
+    return f"{shown(ip)}/{prefix}"
 
 
 def _nodad(ip: bytes) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from errno import ENODEV
 from fcntl import ioctl
 
+from .addresses import shown
 from .netlink import CREATE, EXCL, REPLACE, Message, NetlinkError, attribute, nested, number, parse, string, text
 from .netlink import word as _word
 
@@ -258,22 +259,6 @@ _FAMILIES = {0: 0, 4: _INET, 6: _INET6}
 
 def _family(ip: bytes) -> int:
     return _INET if len(ip) == 4 else _INET6
-
-
-# --- As people write it ----------------------------------------------------------------------------------------------
-
-
-def shown(ip: bytes) -> str:
-    """An internet address as text, one of IPv6 in its shortest form."""
-    if len(ip) == 4:
-        return ".".join(map(str, ip))
-    groups = [f"{ip[at] << 8 | ip[at + 1]:x}" for at in range(0, len(ip), 2)]
-    text = ":" + ":".join(groups) + ":"
-    for count in range(len(groups), 1, -1):
-        before, zeros, after = text.partition(":0" * count + ":")
-        if zeros:
-            return f"{before[1:]}::{after[:-1]}"
-    return text[1:-1]
 
 
 def _to(destination: bytes, prefix: int) -> str:

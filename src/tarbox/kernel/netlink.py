@@ -32,8 +32,8 @@ _AF_NETLINK, _SOCK_RAW, _SOCK_CLOEXEC, _SOCK_NONBLOCK = 16, 3, 0o2000000, 0o4000
 _SOL_SOCKET, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 1, 32, 33
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
 _ERROR, _DONE = 2, 3  # types of answers
-_DUMP_INTERRUPTED, _CAPPED, _HAS_TEXT = 0x10, 0x100, 0x200  # their flags
-_TEXT = 1  # NLMSGERR_ATTR_MSG
+_DUMP_INTERRUPTED, _CAPPED, _HAS_REASON = 0x10, 0x100, 0x200  # their flags
+_TEXT, _OFFSET = 1, 2  # NLMSGERR_ATTR_MSG, NLMSGERR_ATTR_OFFS
 _CLONE_NEWNET = 0x40000000
 _HEADER = 16
 _LARGEST = 65536
@@ -43,26 +43,39 @@ _HINTS = {EPERM: "it takes CAP_NET_ADMIN in the user namespace that owns the net
 
 
 class NetlinkError(KernelError):
-    """The kernel refused a request. index: which of those that were sent together. text: its own words, or ""."""
+    """The kernel refused a request.
 
-    def __init__(self, call: str, errno: int, index: int = 0, text: str = "", hint: str = "") -> None:
+    index: which of those that were sent together. text: its own words, or "". offset: of the attribute in the request's
+    body that it dislikes, or -1.
+    """
+
+    def __init__(self, call: str, errno: int, index: int = 0, text: str = "", offset: int = -1, hint: str = "") -> None:
         super().__init__(call, None, errno, hint or _HINTS.get(errno, ""))
         if text:
             self.message += f": {text}"
         self.index = index
         self.text = text
+        self.offset = offset
 
 
 class Message:
-    """One request. body: what follows its header. said: how people read it, e.g. "RTM_NEWLINK box0"."""
+    """One request. body: what follows its header.
 
-    __slots__ = ("body", "flags", "said", "type")
+    said: how people read it, e.g. "RTM_NEWLINK box0", or a function that makes that text when somebody wants to.
+    """
 
-    def __init__(self, type: int, flags: int, body: bytes, said: str) -> None:
+    __slots__ = ("_said", "body", "flags", "type")
+
+    def __init__(self, type: int, flags: int, body: bytes, said: str | Callable[[], str]) -> None:
         self.type = type
         self.flags = flags
         self.body = body
-        self.said = said
+        self._said = said
+
+    @property
+    def said(self) -> str:
+        """How people read it."""
+        return self._said if isinstance(self._said, str) else self._said()
 
     def __repr__(self) -> str:
         return self.said
@@ -126,11 +139,12 @@ def encode(messages: Sequence[Message], first: int = 1) -> bytes:
     """
     made, last = [], first + len(messages) - 1
     for sequence, message in enumerate(messages, first):
-        made.append(_packed(message, message.flags | REQUEST | (ACK if sequence == last else 0), sequence))
+        made.append(pack(message, message.flags | REQUEST | (ACK if sequence == last else 0), sequence))
     return b"".join(made)
 
 
-def _packed(message: Message, flags: int, sequence: int) -> bytes:
+def pack(message: Message, flags: int, sequence: int) -> bytes:
+    """One request with all its flags and its number."""
     body = message.body
     head = _HEADER + len(body) | message.type << 32 | flags << 48 | sequence << 64
     return head.to_bytes(_HEADER, "little") + body + bytes(-len(body) & 3)
@@ -212,7 +226,7 @@ class Netlink:
                 last = last or index == count - 1
                 errno = -int.from_bytes(body[:4], "little", signed=True)
                 if errno and (failed is None or index < failed.index):
-                    failed = NetlinkError(said(index), errno, index, _kernels_text(flags, body))
+                    failed = NetlinkError(said(index), errno, index, *_reason(flags, body))
         if failed:
             raise failed
         if not last:
@@ -237,7 +251,7 @@ class Netlink:
 
     def _ask(self, message: Message, flags: int) -> list[bytes]:
         sequence, self._next = self._next, self._next + 1
-        self._write(_packed(message, message.flags | flags, sequence), message.said)
+        self._write(pack(message, message.flags | flags, sequence), message.said)
         found: list[bytes] = []
         interrupted = False
         while True:
@@ -254,8 +268,8 @@ class Netlink:
                 if type in (_ERROR, _DONE):
                     errno = -int.from_bytes(body[:4], "little", signed=True)
                     if errno:
-                        text = _kernels_text(marks, body) if type == _ERROR else ""
-                        raise NetlinkError(message.said, errno, 0, text)
+                        reason = _reason(marks, body) if type == _ERROR else ("", -1)
+                        raise NetlinkError(message.said, errno, 0, *reason)
                 else:
                     found.append(body)
         if interrupted:
@@ -292,12 +306,14 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         at += size + 3 & ~3
 
 
-def _kernels_text(flags: int, body: bytes) -> str:
-    """What the kernel says of an error, beside its number; behind the request, of which it repeats more or less."""
-    if not flags & _HAS_TEXT:
-        return ""
-    repeated = _HEADER if flags & _CAPPED else word(body[4:8]) + 3 & ~3
-    return string(parse(body, 4 + repeated).get(_TEXT, b"")).rstrip(".")
+def _reason(flags: int, body: bytes) -> tuple[str, int]:
+    """What the kernel says of an error beside its number: its text and the place, see `NetlinkError`."""
+    if not flags & _HAS_REASON:
+        return "", -1
+    repeated = _HEADER if flags & _CAPPED else word(body[4:8]) + 3 & ~3  # of the request
+    found = parse(body, 4 + repeated)
+    offset = word(found[_OFFSET]) - _HEADER if _OFFSET in found else -1
+    return string(found.get(_TEXT, b"")).rstrip("."), offset
 
 
 # --- Another namespace -----------------------------------------------------------------------------------------------
