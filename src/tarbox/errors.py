@@ -6,10 +6,13 @@
     ├── UnsupportedError        this machine lacks a piece; names it
     ├── ProcessNotFoundError    there is no such process, or it ended meanwhile
     ├── StorageError            the data root or the state folder can't be used
+    ├── PortError               a port of the host can't be had
     ├── ImageError              an image can't be used
     │   ├── ImageNotFoundError  there is nothing by that name
     │   ├── ArchiveError        not an archive, cut short, or hostile
     │   └── ArchitectureError   made for another processor
+    ├── NetworkError            a network can't be made, used or removed
+    │   └── NetworkNotFoundError    there is none by that name
     ├── CommandError            the container's program can't be started
     │   ├── CommandNotFoundError        (exit code 127)
     │   └── CommandNotExecutableError   (exit code 126)
@@ -64,6 +67,10 @@ class StorageError(TarboxError):
     """The data root or the state folder can't be read or written."""
 
 
+class PortError(TarboxError):
+    """A port of the host is somebody else's, or may not be taken."""
+
+
 class ImageError(TarboxError):
     """An image can't be used."""
 
@@ -78,6 +85,20 @@ class ArchiveError(ImageError):
 
 class ArchitectureError(ImageError):
     """A program or an image was made for another processor."""
+
+
+class NetworkError(TarboxError):
+    """A network can't be made, used or removed as it is."""
+
+
+class NetworkNotFoundError(NetworkError):
+    """No network goes by that name or id. word: what was asked for. known: the names that there are."""
+
+    def __init__(self, word: str, known: Sequence[str] = ()) -> None:
+        shown = word if len(word) <= 60 else f"{word[:57]}..."
+        super().__init__(f"there is no network {shown!r}", "see 'tarbox network ls'")
+        self.word = word
+        self.known = tuple(known)
 
 
 class CommandError(TarboxError):

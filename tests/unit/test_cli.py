@@ -184,7 +184,8 @@ def test_every_option_reaches_the_engine(tmp_path: Path, monkeypatch: pytest.Mon
         "device": "/dev/fuse", "systemd": "always",
         "device-cgroup-rule": "c 1:3 r", "gpus": "all", "cdi-spec-dir": "/a", "sysctl": "net.ipv4.ip_forward=1",
         "pid": "host", "ipc": "none", "uts": "pid:1", "cgroupns": "private", "time": "ns:/a", "uptime-offset": "1d",
-        "userns": "auto", "uidmap": "0:1:2", "gidmap": "0:1:2",
+        "publish": "80", "expose": "80", "add-host": "a:10.0.0.7", "dns": "10.0.0.53", "dns-search": ".",
+        "dns-option": "use-vc", "userns": "auto", "uidmap": "0:1:2", "gidmap": "0:1:2",
     }  # fmt: skip
     for option in run.OPTIONS:
         if option.names[0] in ("profile", "step"):

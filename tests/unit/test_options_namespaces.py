@@ -65,7 +65,7 @@ def test_a_relative_path_is_seen_from_here():
         ("hots", "did you mean host?"),
         ("4711", "pid:4711 is process 4711"),
         ("/run/x", "ns:/run/x is the namespace there"),
-        ("container:a", "containers have no names yet (--pid pid:N joins that of process N)"),
+        ("pod:a", "there are no pods here (--pid container:ID joins one)"),
         ("none", "is no pid namespace"),
         ("pid:", "pid wants a number"),
         ("pid:x", "pid wants a number"),

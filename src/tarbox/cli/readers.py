@@ -133,6 +133,36 @@ def network(text: str) -> str:
     return network(text)
 
 
+def address(version: int) -> Callable[[str], str]:
+    """A reader of internet addresses of that version."""
+
+    def read(text: str) -> str:
+        from ..engine.values import address
+
+        return address(text, version)
+
+    return read
+
+
+def mac_address(text: str) -> str:
+    """A `--mac-address`."""
+    from ..engine.values import mac_address
+
+    return mac_address(text)
+
+
+def name_reader(name: str) -> Callable[[str], object]:
+    """The function of `engine.name_values` with that name, likewise."""
+
+    def read(text: str) -> object:
+        from ..engine import name_values
+
+        result: object = getattr(name_values, name)(text)
+        return result
+
+    return read
+
+
 def naming(reader: str, *kind: str) -> Callable[[str], object]:
     """The function of `engine.namespaces` with that name, likewise. kind: of the namespace that the option chooses."""
 

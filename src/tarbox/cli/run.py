@@ -7,13 +7,16 @@ from ..errors import CommandNotFoundError, UsageError
 from ..unistd import os
 from .arguments import Arguments, Option, Verb, parse
 from .readers import (
+    address,
     annotation,
     device,
     device_rule,
     gpus,
     label,
     limit_reader,
+    mac_address,
     mount,
+    name_reader,
     naming,
     network,
     path,
@@ -55,6 +58,30 @@ _SPACES = (
     ("uidmap", _MAP, "Users inside are these on the host", "id_row"),
     ("gidmap", _MAP, "Groups likewise; as the users when left out", "id_row"),
 )
+
+ONCE, MANY = "once", "many"
+_DEVICE_LIMITS = (
+    ("blkio-weight", "WEIGHT", "Its weight when disks are busy, 10 to 1000", "disk_weight", ONCE),
+    ("blkio-weight-device", "DISK:WEIGHT", "The same for one disk, e.g. /dev/sda:300", "one_disks_weight", MANY),
+    ("device-read-bps", "DISK:RATE", "Bytes a second that it may read, e.g. /dev/sda:1mb", "rate", MANY),
+    ("device-write-bps", "DISK:RATE", "Bytes a second that it may write", "rate", MANY),
+    ("device-read-iops", "DISK:NUMBER", "Reads a second, e.g. /dev/sda:1000", "operations", MANY),
+    ("device-write-iops", "DISK:NUMBER", "Writes a second", "operations", MANY),
+    ("hugetlb", "SIZE=LIMIT", "Memory in huge pages of this size, e.g. 2m=64m", "huge_pages", MANY),
+    ("net-class", "CLASS", "Mark its packets for tc and iptables, e.g. 0x10001; cgroup v1 only", "net_class", ONCE),
+    ("cgroup-conf", "KEY=VALUE", "Any control of a group by the name of its file, of cgroup v1 or v2, e.g."
+     " memory.max=64m", "control", MANY),
+    ("cgroup-parent", "GROUP", "Make its group in this one, whose limits count as well, e.g. /web", "parent", ONCE),
+)  # fmt: skip
+_NAMES = (
+    (("publish", "p"), "[ADDRESS:]HOST:PORT", "Let a port of the host lead to one of the container, e.g. 8080:80,"
+     " 8000-8010:80, 53:53/udp, or 80 for any free port of the host", "port"),
+    (("expose",), "PORT", "Say that the container has this port, e.g. 80 or 3000-3005/udp", "exposed"),
+    (("add-host",), "NAME:ADDRESS", "Add a line to /etc/hosts; the address host-gateway is the host's", "added_host"),
+    (("dns",), "ADDRESS", "Ask this name server instead of the host's", "server"),
+    (("dns-search",), "DOMAIN", "Look for short names in this domain; . for in none", "domain"),
+    (("dns-option", "dns-opt"), "OPTION", "An option of resolv.conf, e.g. ndots:2", "option"),
+)  # fmt: skip
 
 OPTIONS = (
     Option(("interactive", "i"), "", "Hand standard input to the container", _PROCESS),
@@ -271,75 +298,9 @@ OPTIONS = (
         reader("ulimit"),
         True,
     ),
-    Option(
-        ("blkio-weight",),
-        "WEIGHT",
-        "Its weight when disks are busy, 10 to 1000",
-        _LIMITS,
-        limit_reader("disk_weight"),
-    ),
-    Option(
-        ("blkio-weight-device",),
-        "DISK:WEIGHT",
-        "The same for one disk, e.g. /dev/sda:300",
-        _LIMITS,
-        limit_reader("one_disks_weight"),
-        True,
-    ),
-    Option(
-        ("device-read-bps",),
-        "DISK:RATE",
-        "Bytes a second that it may read, e.g. /dev/sda:1mb",
-        _LIMITS,
-        limit_reader("rate"),
-        True,
-    ),
-    Option(
-        ("device-write-bps",),
-        "DISK:RATE",
-        "Bytes a second that it may write",
-        _LIMITS,
-        limit_reader("rate"),
-        True,
-    ),
-    Option(
-        ("device-read-iops",),
-        "DISK:NUMBER",
-        "Reads a second, e.g. /dev/sda:1000",
-        _LIMITS,
-        limit_reader("operations"),
-        True,
-    ),
-    Option(("device-write-iops",), "DISK:NUMBER", "Writes a second", _LIMITS, limit_reader("operations"), True),
-    Option(
-        ("hugetlb",),
-        "SIZE=LIMIT",
-        "Memory in huge pages of this size, e.g. 2m=64m",
-        _LIMITS,
-        limit_reader("huge_pages"),
-        True,
-    ),
-    Option(
-        ("net-class",),
-        "CLASS",
-        "Mark its packets for tc and iptables, e.g. 0x10001; cgroup v1 only",
-        _LIMITS,
-        limit_reader("net_class"),
-    ),
-    Option(
-        ("cgroup-conf",),
-        "KEY=VALUE",
-        "Any control of a group by the name of its file, of cgroup v1 or v2, e.g. memory.max=64m",
-        _LIMITS,
-        limit_reader("control"),
-        True,
-    ),
-    Option(
-        ("cgroup-parent",),
-        "GROUP",
-        "Make its group in this one, whose limits count as well, e.g. /web",
-        _LIMITS,
-        limit_reader("parent"),
+    *(
+        Option((name,), values, text, _LIMITS, limit_reader(how), many == MANY)
+        for name, values, text, how, many in _DEVICE_LIMITS
     ),
     Option(("cap-add",), "NAME", "Add a capability, e.g. NET_ADMIN, or ALL", _RIGHTS, reader("capability"), True),
     Option(("cap-drop",), "NAME", "Take a capability away, or ALL", _RIGHTS, reader("capability"), True),
@@ -397,10 +358,17 @@ OPTIONS = (
     ),
     Option(
         ("network", "net"),
-        "none|host|...",
-        "The container's own, with loopback only (default), the host's, or one to join: ns:PATH, pid:N, pidfd:N",
+        "NAME|none|host|...",
+        "One to be on (default bridge; a plain user: none), only loopback, the host's, or one to join: ns:PATH, pid:N",
         _NETWORK,
         network,
+    ),
+    Option(("ip",), "ADDRESS", "Its IPv4 address there (default: a free one)", _NETWORK, address(4)),
+    Option(("ip6",), "ADDRESS", "Its IPv6 address there", _NETWORK, address(6)),
+    Option(("mac-address",), "MAC", "The address of its link, e.g. 02:42:ac:11:00:02", _NETWORK, mac_address),
+    *(Option(names, values, text, _NETWORK, name_reader(how), True) for names, values, text, how in _NAMES),
+    Option(
+        ("publish-all", "P"), "", "Publish all ports that the image or --expose names, each at a free one", _NETWORK
     ),
     Option(
         ("hostname", "h"),
@@ -484,6 +452,7 @@ def run_options(found: Arguments) -> RunOptions:
     options.uptime_offset = given.get("uptime-offset", {})  # type: ignore[assignment]
     options.namespaces = {row[4]: _text(given, row[0]) for row in _SPACES if len(row) == 5 and row[0] in given}
     options.attach = _list(given, "attach", str)
+    _name(options, given)
     options.labels, options.annotations = _labels(given), dict(_list(given, "annotation", tuple))
     if "stdin" in options.attach and not options.interactive:
         raise UsageError("--attach stdin: the container's input isn't open", "add -i")
@@ -504,11 +473,12 @@ _SAME_NAME = (
     "interactive", "tty", "rm", "workdir", "user", "group-add", "hostname", "domainname", "entrypoint", "read-only",
     "root-tmpfs", "memory", "memory-swap", "cpus", "cpu-shares", "cpuset-cpus", "pids-limit", "cap-add", "cap-drop",
     "privileged", "init", "userns", "shm-size", "stop-signal", "network", "timeout", "cidfile", "pull", "platform",
+    "ip", "ip6", "mac-address",
     "memory-reservation", "memory-high", "quiet",
     "memory-swappiness", "kernel-memory", "oom-kill-disable", "oom-score-adj", "cpu-quota", "cpu-period",
     "cpu-rt-runtime", "cpu-rt-period", "cpuset-mems", "blkio-weight", "blkio-weight-device", "device-read-bps",
     "device-write-bps", "device-read-iops", "device-write-iops", "hugetlb", "net-class", "cgroup-conf",
-    "cgroup-parent", "learn", "sig-proxy", "systemd",
+    "cgroup-parent", "learn", "sig-proxy", "systemd", "publish-all",
 )  # fmt: skip
 
 
@@ -543,6 +513,15 @@ def _add_devices(options: RunOptions, given: dict[str, object]) -> None:
         if isinstance(entry, DeviceOption | CdiName):
             options.devices.append(entry)
     options.device_rules += _list(given, "device-cgroup-rule", dict)  # type: ignore[arg-type]
+
+
+def _name(options: RunOptions, given: dict[str, object]) -> None:
+    """What leads to the container, and what it knows of others."""
+    for ports, key in ((options.ports, "publish"), (options.expose, "expose")):
+        for entry in _list(given, key, list):
+            ports += entry
+    options.dns, options.dns_search = _list(given, "dns", str), _list(given, "dns-search", str)
+    options.dns_options, options.add_hosts = _list(given, "dns-option", str), _list(given, "add-host", tuple)
 
 
 def _labels(given: dict[str, object]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from ..errors import UnsupportedError, UsageError
 from ..spec.runtime import CAPABILITIES, VERSION
 from ..spec.users import number
 from . import defaults
-from .options import HOST, NONE
+from .options import HOST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def config(options: RunOptions, image: ImageConfig, id: str, machine: Machine, r
         from .userns import add as add_maps
 
         add_maps(made, machine)
-    if options.namespaces or options.uptime_offset or machine.maps or options.network not in (HOST, NONE):
+    if options.namespaces or options.uptime_offset or machine.maps or options.network.startswith("/"):
         from .namespaces import choose
 
         choose(made, options, machine)

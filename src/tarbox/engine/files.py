@@ -13,49 +13,30 @@ from ..kernel.mount_points import place_rows, refuse_proc, tree_of
 from ..kernel.paths import Beyond
 from ..plan.step import PARENT, RUNNER, Register, Row, Slots, Step
 from ..unistd import os
-from .options import NONE
+from . import names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..errors import TarboxError
+    from .names import Attached
+    from .options import RunOptions
 
-_LARGEST = 1 << 20
 _OPTIONS, _ATTRIBUTES = ("size=1m", "mode=755"), ("nosuid", "nodev", "noexec")
-_LOCAL = """127.0.0.1\tlocalhost
-::1\tlocalhost ip6-localhost ip6-loopback
-fe00::\tip6-localnet
-ff00::\tip6-mcastprefix
-ff02::1\tip6-allnodes
-ff02::2\tip6-allrouters
-"""
 
 
-def render(hostname: str, domainname: str, network: str) -> dict[str, str]:
-    """The files' texts by name. With a network that isn't its own they are the host's, but for the host name.
+def render(
+    hostname: str, domainname: str, options: RunOptions, warnings: list[str], attached: Attached | None = None
+) -> dict[str, str]:
+    """The files' texts by name; what a user should know of them is added to `warnings`.
 
-    hostname: "" where it isn't known. network: "none", "host", or the path of one that is joined.
+    hostname: "" where it isn't known. attached: where the container has a network of its own that leads somewhere.
+    Raises UsageError for `--add-host` with the host's address where there is none.
     """
-    full = f"{hostname}.{domainname} {hostname}" if domainname else hostname
-    if network == NONE:
-        own = f"127.0.1.1\t{full}\n" if hostname else ""
-        hosts, resolver = f"{_LOCAL}{own}", "# There is no network but loopback, and no name server.\n"
-    else:
-        hosts, resolver = _read("/etc/hosts"), _read("/etc/resolv.conf")
-    found = {"hostname": f"{hostname}\n", "hosts": hosts, "resolv.conf": resolver}
-    if not hostname:
-        del found["hostname"]
+    full = f"{hostname}.{domainname} {hostname}" if domainname and hostname else hostname
+    found = {"hostname": f"{hostname}\n"} if hostname else {}
+    found["hosts"] = names.hosts(full, options, attached)
+    found["resolv.conf"] = names.resolver(options, attached, warnings)
     return found
-
-
-def _read(path: str) -> str:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        return os.read(descriptor, _LARGEST).decode("utf-8", "surrogateescape")
-    finally:
-        os.close(descriptor)
 
 
 class MakeFiles(Step):

@@ -3,6 +3,7 @@
     private              its own, new ones
     host                 the caller's
     ns:PATH              the one that a file leads to: /run/netns/blue, /proc/4711/ns/ipc
+    container:ID         that of a running container, by the beginning of its id
     pid:N                that of process N
     pidfd:N              that of the process, or the namespace, that descriptor N of the caller's leads to
 
@@ -49,11 +50,13 @@ def read(kind: str, text: str) -> str:
         return os.path.abspath(rest)
     if colon and how in ("pid", "pidfd") and rest.isascii() and rest.isdecimal() and len(rest) < 11:
         return f"/proc/{int(rest)}/ns/{LINKS[kind]}" if how == "pid" else f"/proc/self/fd/{int(rest)}"
-    if colon and how in ("container", "pod", "service"):
-        raise UsageError(
-            f"{shorten(text)!r}: containers have no names yet", f"--{OPTIONS[kind]} pid:N joins that of process N"
-        )
-    one_of = ", ".join((*words, "ns:PATH", "pid:N", "pidfd:N"))
+    if colon and how == "container" and rest:
+        from .targets import first_process
+
+        return f"/proc/{first_process(rest)}/ns/{LINKS[kind]}"
+    if colon and how in ("pod", "service"):
+        raise UsageError(f"{shorten(text)!r}: there are no {how}s here", f"--{OPTIONS[kind]} container:ID joins one")
+    one_of = ", ".join((*words, "container:ID", "ns:PATH", "pid:N", "pidfd:N"))
     if text.isascii() and text.isdecimal() and text:
         raise UsageError(f"{shorten(text)!r} doesn't say what it is", f"pid:{text} is process {text}; {one_of}")
     if text.startswith("/"):
@@ -90,7 +93,7 @@ def id_row(text: str) -> tuple[int, int, int]:
 def chosen(options: RunOptions) -> dict[str, str]:
     """What was asked for, by OCI name, without what is so anyway."""
     wanted = {kind: word for kind, word in options.namespaces.items() if word != PRIVATE or kind == "time"}
-    if options.network != NONE:
+    if options.network == HOST or options.network.startswith("/"):
         wanted["network"] = options.network
     if options.uptime_offset and wanted.setdefault("time", PRIVATE) != PRIVATE:
         raise UsageError(

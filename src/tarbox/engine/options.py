@@ -8,6 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ..networks.ports import Port
     from ..spec.runtime import DeviceRule
     from .devices import CdiName, DeviceOption
 
@@ -98,7 +99,11 @@ class RunOptions:
     seccomp: "" for what goes with the rest, else "default", "unconfined" or the absolute path of a profile.
     apparmor: "" for tarbox's own profile where AppArmor is on, else "unconfined" or a profile's name. selinux: parts of
     a context, `type:container_t`, or "disable"; none sets no label.
-    stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none", "host", or a path to join.
+    stop_signal: a number, 0 is unset. timeout: seconds, 0 is none. network: "none", "host", a path to
+    join, or the name of one that it is connected to; "" for the default. ip, ip6, mac_address: "" for a free one.
+    ports: what is published. publish_all: the exposed ones too. expose: as if they were to be published anywhere.
+    dns, dns_search, dns_options: the container's own, in the place of the host's. dns_search "." alone is none.
+    add_hosts: (name, address), "host-gateway" for the host's addresses as the container sees them.
     systemd: "true" for what an init wants when the command is one, "always" or "false".
     devices: by path or by CDI name (`devices.py`). device_rules: as the OCI has them. cdi_dirs: none for the usual.
     attach: which of stdin, stdout and stderr are the caller's; none for all. cidfile: the absolute path of a new file.
@@ -106,6 +111,7 @@ class RunOptions:
     """
 
     __slots__ = (
+        "add_hosts",
         "annotations",
         "apparmor",
         "attach",
@@ -132,9 +138,13 @@ class RunOptions:
         "device_write_bps",
         "device_write_iops",
         "devices",
+        "dns",
+        "dns_options",
+        "dns_search",
         "domainname",
         "entrypoint",
         "env",
+        "expose",
         "gidmap",
         "group_add",
         "hostname",
@@ -142,9 +152,12 @@ class RunOptions:
         "image",
         "init",
         "interactive",
+        "ip",
+        "ip6",
         "kernel_memory",
         "labels",
         "learn",
+        "mac_address",
         "memory",
         "memory_high",
         "memory_reservation",
@@ -159,7 +172,9 @@ class RunOptions:
         "oom_score_adj",
         "pids_limit",
         "platform",
+        "ports",
         "privileged",
+        "publish_all",
         "pull",
         "quiet",
         "read_only",
@@ -241,7 +256,17 @@ class RunOptions:
         self.apparmor = ""
         self.selinux: list[str] = []
         self.unmasked = False  # --security-opt systempaths=unconfined: all of /proc and /sys as the kernel shows it
-        self.network = NONE
+        self.network = ""
+        self.ip = ""
+        self.ip6 = ""
+        self.mac_address = ""
+        self.ports: list[Port] = []
+        self.publish_all = False
+        self.expose: list[Port] = []
+        self.dns: list[str] = []
+        self.dns_search: list[str] = []
+        self.dns_options: list[str] = []
+        self.add_hosts: list[tuple[str, str]] = []
         self.namespaces: dict[str, str] = {}
         self.userns = ""
         self.uidmap: list[tuple[int, int, int]] = []

@@ -20,7 +20,7 @@ from ..unistd import os
 from .config import config, is_system, seccomp_of, user_of
 from .files import MakeFiles, MountFiles, render
 from .machine import read_machine
-from .options import HOST
+from .options import HOST, NONE
 from .roots import Roots
 from .session import Session
 from .undo import UNDO, load
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from ..plan.executor import Observer
     from ..plan.plan import Plan
     from ..plan.step import Step
-    from ..spec.runtime import Config
+    from ..spec.runtime import Config, ImageConfig
     from .learning import Learning
     from .machine import Machine
+    from .network import Attached
     from .options import RunOptions
     from .userns import Chosen
 
@@ -54,7 +55,7 @@ _SYS_ADMIN = 21  # CAP_SYS_ADMIN, man 7 capabilities
 class Container:
     """A container that is planned: everything that is known of it before anything is done."""
 
-    __slots__ = ("beside", "config", "id", "learning", "name", "plan", "range", "stop_signal", "warnings")
+    __slots__ = ("attached", "beside", "config", "id", "learning", "name", "plan", "range", "stop_signal", "warnings")
 
     def __init__(self, id: str, made: Config, beside: Beside, planned: Plan) -> None:
         self.id = id
@@ -63,6 +64,7 @@ class Container:
         self.plan = planned
         self.learning: Learning | None = None
         self.range: Chosen | None = None
+        self.attached: Attached | None = None
         self.name = made["linux"]["cgroupsPath"].strip("/")
         self.stop_signal = 0  # what ends its program in the place of SIGTERM; 0 where that is right
         self.warnings = beside.cgroups.warnings({**(made["linux"].get("resources") or {})})
@@ -159,6 +161,42 @@ def _prepared(
 ) -> Container:
     image = found.config()
     id = os.urandom(32).hex()
+    attached = _attach(options, image, id, roots, keep, machine)
+    try:
+        container = _planned(options, roots, given, keep, found, machine, id, attached)
+    except BaseException:
+        if attached:
+            attached.close()
+        raise
+    container.attached = attached
+    return container
+
+
+def _attach(
+    options: RunOptions, image: ImageConfig, id: str, roots: Roots, keep: bool, machine: Machine
+) -> Attached | None:
+    """Take what the container needs of a network; None where it has none, the host's, or somebody else's."""
+    if options.network in (NONE, HOST) or options.network.startswith("/"):
+        return None
+    if machine.uid and not (options.network or options.ports or options.publish_all):
+        return None
+    from . import network
+
+    name = network.wanted(options, machine.uid, machine.capabilities)
+    return network.attach(name, options, image, id, roots, keep) if name else None
+
+
+def _planned(
+    options: RunOptions,
+    roots: Roots,
+    given: tuple[str, ...],
+    keep: bool,
+    found: Source,
+    machine: Machine,
+    id: str,
+    attached: Attached | None,
+) -> Container:
+    image = found.config()
     made = config(options, image, id, machine, found.root())
     if image or not keep:  # what an image asks for is checked; our own defaults are when they are only told
         from ..spec.validation import validate
@@ -189,12 +227,19 @@ def _prepared(
 
         beside.steps.append(step(options.cidfile, id))
     beside.steps += [MakeSource(mount.source) for mount in options.mounts if mount.create]
-    beside.steps += _own_files(options, made, roots.state)
+    warnings: list[str] = []
+    if attached:
+        beside.steps += attached.steps
+        beside.connected = attached.connected
+    elif options.ports or options.publish_all:
+        from .publishing import published
+
+        published(options, image, warnings)
+    beside.steps += _own_files(options, made, roots.state, attached, warnings)
     if any(mount.kind == "overlay" for mount in options.mounts):
         from . import overlaid
 
         beside.steps += overlaid.steps(options, made, f"{roots.scratch}/{id}", machine.uid != 0)
-    warnings: list[str] = []
     if "apparmorProfile" in made["process"]:
         from .security_labels import load_default
 
@@ -222,7 +267,7 @@ def _prepared(
         beside.learn = learning.secret if learning else 1
     container = Container(id, made, beside, plan(made, beside))
     container.learning = learning
-    container.warnings += warnings
+    container.warnings += [*warnings, *(attached.warnings if attached else ())]
     if system:
         container.stop_signal = options.stop_signal or systemd_mode.HALT
     if machine.edits:
@@ -250,6 +295,7 @@ def _carry_out(
         execution.receive = lambda listener: learning.start(listener, execution.pid)
     if watch:
         watch.attach(container, execution)
+    attached = container.attached
     try:
         for journal, records in zip(journals, (kernel_objects, disk_objects), strict=True):
             journal.write(records)
@@ -297,8 +343,12 @@ def _carry_out(
                 os.close(slots.descriptors.pop(name))
         if container.range:
             container.range.release()
+        if attached:
+            attached.let_go()
         for journal in journals:
             _warn([str(error) for error in journal.clean()])
+        if attached:
+            attached.close()
         if "guard" in slots.found:
             from ..kernel.guard import dismiss
 
@@ -364,12 +414,14 @@ def _check_sources(options: RunOptions) -> None:
             raise ImageNotFoundError(f"the source of a mount, {mount.source}, doesn't exist", hint)
 
 
-def _own_files(options: RunOptions, made: Config, folder: str) -> list[Step]:
+def _own_files(
+    options: RunOptions, made: Config, folder: str, attached: Attached | None, warnings: list[str]
+) -> list[Step]:
     """/etc/hosts, /etc/hostname and /etc/resolv.conf, but for those that the caller mounts himself."""
     name = made.get("hostname", "")
     if not name and options.namespaces.get("uts") == HOST:
         name = os.uname().nodename
-    files = render(name, made.get("domainname", ""), options.network)
+    files = render(name, made.get("domainname", ""), options, warnings, attached)
     taken = {mount["destination"] for mount in made["mounts"]}
     wanted = {name: text for name, text in files.items() if f"/etc/{name}" not in taken and "/etc" not in taken}
     # In a user namespace nobody may go through our folder: then their file system lies over /proc meanwhile.

@@ -217,6 +217,17 @@ def _container(prefix: str) -> Target | None:
     return target
 
 
+def first_process(prefix: str) -> int:
+    """The first process of the running container whose id begins so; raises ProcessNotFoundError where there is none."""
+    target = _container(prefix) if _DIGITS.issuperset(prefix) and prefix else None
+    if target is None:
+        raise ProcessNotFoundError(
+            f"there is no running container {shorten(prefix)!r}", "by the beginning of its id: --cidfile writes it down"
+        )
+    target.close()
+    return target.pid
+
+
 def _listed(ids: Iterable[str]) -> str:
     return ", ".join(sorted(id[:16] for id in ids)[:5])
 

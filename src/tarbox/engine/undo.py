@@ -49,6 +49,24 @@ def _range(path: str) -> None:
     let_go(path)
 
 
+def _network(name: str) -> None:
+    from ..networks.teardown import idle
+
+    idle(*name.split(" ", 2))
+
+
+def _lease(path: str) -> None:
+    from ..networks.leases import let_go
+
+    let_go(path)
+
+
+def _elements(name: str) -> None:
+    from ..networks.firewall import take_back
+
+    take_back(*name.split(" ", 1))
+
+
 def load() -> None:
     """Load what taking away will need; there is time for it while a container is being set up."""
     from ..kernel import trees  # noqa: F401
@@ -62,4 +80,7 @@ UNDO: dict[str, Callable[[str], None]] = {
     "cgroup": _cgroup,
     "cgroup-parent": _cgroup_parent,
     "range": _range,
+    "network": _network,
+    "lease": _lease,
+    "elements": _elements,
 }

@@ -254,7 +254,7 @@ def signal(text: str) -> int:
 
 
 def network(text: str) -> str:
-    """`none`, `host`, or the path of a namespace to be joined."""
+    """`none`, `host`, the path of a namespace to be joined, or the name of a network."""
     if text in (NONE, HOST):
         return text
     if text.startswith(("container:", "ns:", "pid:", "pidfd:")) or text in ("ns", "pid", "pidfd"):
@@ -263,9 +263,36 @@ def network(text: str) -> str:
         return read("network", text)
     if text == "private":
         return NONE
-    if text in ("bridge", "default", "pasta", "slirp4netns") or text.startswith("name="):
+    if text in ("pasta", "slirp4netns"):
         raise UsageError(f"this version of tarbox has no {shorten(text)!r} network yet", "none or host")
-    raise UsageError(f"there is no network {shorten(text)!r}", "none, host, ns:PATH, pid:N or pidfd:N")
+    if not text or not text[0].isalnum() or not all(letter.isalnum() or letter in "_.-" for letter in text):
+        raise UsageError(
+            f"{shorten(text)!r} is no network", "a name of 'tarbox network ls', none, host, container:ID, ns:PATH, pid:N or pidfd:N"
+        )
+    return text
+
+
+def address(text: str, version: int) -> str:
+    """An internet address of that version, in the form that everybody writes."""
+    from ..networks.addresses import read
+    from ..networks.addresses import text as written
+
+    found, value = read(text)
+    if found != version:
+        raise UsageError(f"{shorten(text)!r} is an address of IPv{found}", f"IPv{version} is wanted here")
+    return written(found, value)
+
+
+def mac_address(text: str) -> str:
+    """The address of a network interface, for itself and not for a group."""
+    parts = text.lower().replace("-", ":").split(":")
+    if len(parts) != 6 or not all(len(part) == 2 and set(part) <= set("0123456789abcdef") for part in parts):
+        raise UsageError(f"{shorten(text)!r} is no address of a link", "six bytes, e.g. 02:42:ac:11:00:02")
+    if int(parts[0], 16) & 1:
+        raise UsageError(f"{shorten(text)!r} is an address of many", "the first byte must be even, e.g. 02")
+    if not any(int(part, 16) for part in parts):
+        raise UsageError(f"{shorten(text)!r} is nobody's address", "e.g. 02:42:ac:11:00:02")
+    return ":".join(parts)
 
 
 def security(text: str) -> tuple[str, str]:

@@ -38,3 +38,23 @@ class LoopbackUp(Step):
 
     def shell(self) -> str:
         return "ip link set lo up"
+
+
+class AwaitNetwork(Step):
+    """Wait until the process outside has connected the network namespace."""
+
+    __slots__ = ()
+
+    phase = "privileges"
+    why = "what was mounted meanwhile didn't need the network; the program may, from its first instruction on"
+    man = "recv(2)"
+    waits = True
+
+    def rows(self, slots: Slots) -> list[Row]:
+        return []
+
+    def call(self) -> str:
+        return "recv(parent)"
+
+    def shell(self) -> str:
+        return ":"

@@ -28,6 +28,11 @@ def present(name: str) -> tuple[int, int]:
     return int.from_bytes(raw[:8], "little"), int.from_bytes(raw[8:], "little")
 
 
+def set_limit(name: str, soft: int, hard: int) -> None:
+    """Set a limit of this process; raises KernelError, EPERM for a higher hard one without CAP_SYS_RESOURCE."""
+    syscall("prlimit64", 0, RLIMITS[name], _packed(soft, hard), None)
+
+
 def _packed(soft: int, hard: int) -> bytes:
     return soft.to_bytes(8, "little") + hard.to_bytes(8, "little")
 

@@ -42,7 +42,7 @@ _NUMBERS = {
         "read": 0, "mmap": 9, "munmap": 11, "nanosleep": 35, "recvfrom": 45, "exit": 60, "wait4": 61, "getcwd": 79,
         "fchmod": 91, "fchown": 93, "umask": 95, "syslog": 103, "rt_sigtimedwait": 128, "setpriority": 141,
         "gettid": 186, "sched_setaffinity": 203, "ioprio_set": 251, "openat": 257, "mkdirat": 258, "mknodat": 259,
-        "fchownat": 260, "symlinkat": 266, "ppoll": 271, "perf_event_open": 298,
+        "fchownat": 260, "symlinkat": 266, "ppoll": 271, "perf_event_open": 298, "setsockopt": 54,
     },
     "aarch64": {
         "setxattr": 5, "lsetxattr": 6, "fsetxattr": 7, "dup3": 24, "fcntl": 25, "ioctl": 29, "umount2": 39,
@@ -57,7 +57,7 @@ _NUMBERS = {
         "fchown": 55, "openat": 56, "read": 63, "ppoll": 73, "exit": 93, "nanosleep": 101, "syslog": 116,
         "sched_setaffinity": 122, "rt_sigtimedwait": 137, "setpriority": 140, "umask": 166, "gettid": 178,
         "setfsuid": 151, "setfsgid": 152, "recvfrom": 207, "munmap": 215, "mmap": 222, "perf_event_open": 241,
-        "wait4": 260,
+        "wait4": 260, "setsockopt": 208,
     },
 }  # fmt: skip
 NUMBERS: dict[str, int] = {**_NUMBERS.get(MACHINE, {}), **_COMMON}

@@ -30,6 +30,25 @@ _REASONS = {
 }  # fmt: skip
 
 
+def ensure(path: str, value: str) -> bool:
+    """Write a setting below /proc/sys where it is another one; returns whether it was. Raises KernelError.
+
+    What belongs to a network namespace is that of the one in which this process is.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if os.read(descriptor, 64).strip() == value.encode():
+                return False
+            os.pwrite(descriptor, value.encode(), 0)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        hint = _ELSEWHERE if error.errno == ENOENT else _REASONS.get(error.errno or 0, "")
+        raise KernelError("write", (path, value), error.errno or 0, hint) from None
+    return True
+
+
 class WriteSetting(Step):
     """Write one setting of a namespace that the process has to itself."""
 

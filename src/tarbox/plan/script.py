@@ -18,7 +18,7 @@ How a step is written is its `shell()`, or what the caller has instead:
 
     ... COMMAND        a program that executes another one: it is put before the program
     ... sh             a shell in which everything that follows happens
-    nsenter ...        done from outside when all is ready
+    nsenter ...        done from outside when all is ready, as is what the parent does once there is a process
     # ...              a shell can't; why
 
 man 1 sh, man 1 unshare, man 1 nsenter, man 8 pivot_root
@@ -199,8 +199,8 @@ class _Script:
                 return lines[: -1 - len(self._why(index, step))] + self._program(index, step)
             if not text:
                 lines += _comment("A shell can't do that.")
-            elif text.startswith(_OUTSIDE):
-                self.outside = [*self._why(index, step), *text.split("\n")]
+            elif text.startswith(_OUTSIDE) or (step.by == PARENT and index > self.plan.spawn):
+                self.outside += [*self._why(index, step), *text.split("\n")]
                 lines += _comment("This is done from outside, when all is ready: see the helper.")
             elif text.endswith(_SHELL) and step.spawns:
                 return lines + self._spawned(text, ahead)

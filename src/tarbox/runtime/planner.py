@@ -14,7 +14,7 @@ from ..errors import ConfigError, UnsupportedError
 from ..kernel.capabilities import WHOLE, BoundingSet, Capabilities, mask
 from ..kernel.credentials import Credentials, LookUpUser
 from ..kernel.devices import LinkDevices, MakeDevices
-from ..kernel.interfaces import LoopbackUp
+from ..kernel.interfaces import AwaitNetwork, LoopbackUp
 from ..kernel.keyring import NewKeyring
 from ..kernel.masks import MaskPaths, OpenCovers, ReadOnlyPaths
 from ..kernel.mount_points import AttachTree, FindPlace, MakeFilesystem, MountFilesystem, ReadOnlyMount
@@ -62,15 +62,16 @@ class Beside:
     input is passed on. init: an init of ours is process 1. ignored: signals that this process ignores. held: the
     capabilities in this process's bounding set. cgroups: the backend, and v1: where it has hierarchies of version 1.
     delegated: "cgroup2" or "systemd" for the tree in which it manages a group by itself, "" for none.
-    given: slots that are filled before the first step. learn: every system call is told to this process; a number that
+    connected: what this process does to a new network namespace once it is there. given: slots that are filled before
+    the first step. learn: every system call is told to this process; a number that
     nobody can guess, 0 for not. privileged: the caller may mount, make nodes and so on himself.
     watched: for a container without a PID namespace of its own, the path of a group of version 2 for all of its
     processes, over which a guard watches; "" where there is none.
     """
 
     __slots__ = (
-        "cgroups", "delegated", "extra_groups", "filter", "given", "held", "ignored", "init", "interactive", "learn",
-        "privileged", "steps", "user", "v1", "watched",
+        "cgroups", "connected", "delegated", "extra_groups", "filter", "given", "held", "ignored", "init",
+        "interactive", "learn", "privileged", "steps", "user", "v1", "watched",
     )  # fmt: skip
 
     def __init__(self, cgroups: Backend, v1: Mapping[str, str]) -> None:
@@ -78,6 +79,7 @@ class Beside:
         self.v1 = v1
         self.delegated = ""
         self.steps: list[Step] = []
+        self.connected: list[Step] = []
         self.user: str | None = None
         self.extra_groups: tuple[str, ...] = ()
         self.filter: tuple[str, bytes, int] | None = None
@@ -138,8 +140,9 @@ def plan(config: Config, beside: Beside) -> Plan:
         ChooseStreams(beside.interactive, terminal),
         *(ids.last() if ids else []),
     ]
+    born = _born(namespaces, beside)
     inside = [
-        *_process(config, namespaces, joined, groups, ids),
+        *_process(config, namespaces, born, joined, groups, ids),
         *_names(config, linux, namespaces),
         AttachRoot(),
         *(step for step in files if step.by == RUNNER),
@@ -150,12 +153,24 @@ def plan(config: Config, beside: Beside) -> Plan:
         *(_read_only(beside) if config["root"].get("readonly") else []),
         FileMask(_mask(process)),
         UseStreams(terminal),
+        *([AwaitNetwork()] if beside.connected and not ids else []),
         *_tail(process, beside, ids is not None, [step for step in labels if step.by == RUNNER]),
     ]
-    born = tuple(name for name in _BORN_WITH if name in namespaces and (name != "user" or beside.privileged))
     entered = _entered(namespaces, joined, ids)
     spawn = Spawn(born, any("cgroup" in step.gives() for step in groups), entered)
-    return Plan([*outside, spawn, *(ids.after(config) if ids else []), *inside], beside.given)
+    after = [*(ids.after(config) if ids else []), *beside.connected]
+    return Plan([*outside, spawn, *after, *inside], beside.given)
+
+
+def _born(namespaces: tuple[str, ...], beside: Beside) -> tuple[str, ...]:
+    """The kinds of new namespaces that the first process has from its birth.
+
+    A network that is to be connected is one: while that is done from outside, the process goes on inside.
+    """
+    born = [name for name in _BORN_WITH if name in namespaces and (name != "user" or beside.privileged)]
+    if beside.connected:
+        born.append("network")
+    return tuple(born)
 
 
 def _ids(linux: Linux, beside: Beside, namespaces: tuple[str, ...], joined: Mapping[str, str]) -> Ids | None:
@@ -228,7 +243,12 @@ def _time(linux: Linux, namespaces: tuple[str, ...]) -> list[Step]:
 
 
 def _process(
-    config: Config, namespaces: tuple[str, ...], joined: Mapping[str, str], groups: list[Step], ids: Ids | None
+    config: Config,
+    namespaces: tuple[str, ...],
+    born: tuple[str, ...],
+    joined: Mapping[str, str],
+    groups: list[Step],
+    ids: Ids | None,
 ) -> list[Step]:
     """How the new process leaves the caller's namespaces."""
     linux = config["linux"]
@@ -244,7 +264,7 @@ def _process(
         from ..kernel.joined_namespaces import Join
 
         steps += [Join(kind) for kind in (*joined, *namespaces) if kind == "time" or (kind in joined and kind != "pid")]
-    later = tuple(name for name in namespaces if name not in (*_BORN_WITH, "time"))
+    later = tuple(name for name in namespaces if name not in (*_BORN_WITH, *born, "time"))
     if "user" in namespaces and linux.get("rootfsPropagation"):
         return [*steps, Unshare(later)]  # news from the host are wanted, and none can go back: the kernel sees to that
     return [*steps, Unshare(later), PrivateMounts()]

@@ -195,6 +195,7 @@ if TYPE_CHECKING:
         WorkingDir: str
         User: str
         StopSignal: str
+        ExposedPorts: dict[str, Any] | None
 
 
 VERSION = "1.2.0"

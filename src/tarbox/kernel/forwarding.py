@@ -1,0 +1,76 @@
+"""Forwarding: whether the machine hands packets on from one interface to another, as a router does.
+
+    sysctl -w net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
+
+A bridge's containers reach the world beyond it only where it does. A router of IPv6 doesn't believe other routers: an
+interface that learnt its own default route from one would lose it. So such an interface is told to listen all the same.
+
+man 7 ip, man 5 proc_sys_net; https://docs.kernel.org/networking/ip-sysctl.html
+"""
+
+from __future__ import annotations
+
+from ..plan.step import PARENT, Slots, Step
+from ..unistd import os
+from .links import BY_ADVERTISEMENT, links, routes
+from .netlink import Netlink
+from .sysctl import ensure
+
+_IPV4, _IPV6 = "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"
+_CONF = "/proc/sys/net/ipv6/conf"
+_HOST_LISTENS, _ROUTER_LISTENS = b"1", "2"
+
+
+class Forwarding(Step):
+    """Have the machine forward packets, where it doesn't yet. It stays so: others may have come to rely on it."""
+
+    __slots__ = ("ipv6",)
+
+    phase = "host"
+    why = "from a bridge to the world the machine is a router; without this it drops what isn't for itself"
+    man = "ip(7)"
+
+    def __init__(self, ipv6: bool = False) -> None:
+        super().__init__(PARENT)
+        self.ipv6 = ipv6
+
+    def apply(self, slots: Slots) -> None:
+        ensure(_IPV4, "1")
+        if self.ipv6 and _read(_IPV6) != b"1":
+            keep_advertised_routes()
+            ensure(_IPV6, "1")
+
+    def call(self) -> str:
+        written = f'write("{_IPV4}", "1")'
+        return f'{written}, write("{_IPV6}", "1")' if self.ipv6 else written
+
+    def shell(self) -> str:
+        first = "sysctl -qw net.ipv4.ip_forward=1"
+        if not self.ipv6:
+            return first
+        listen = (
+            f'for device in $(ip -6 route show proto ra | sed -n "s/.* dev \\([^ ]*\\).*/\\1/p" | sort -u); do '
+            f'[ "$(cat "{_CONF}/$device/accept_ra")" != 1 ] || echo 2 > "{_CONF}/$device/accept_ra"; done'
+        )
+        return f"{first}; {listen}; sysctl -qw net.ipv6.conf.all.forwarding=1"
+
+
+def keep_advertised_routes() -> None:
+    """Have every interface that learnt routes from a router go on listening to it when the machine is one itself."""
+    with Netlink() as socket:
+        learnt = {route.index for route in routes(socket, 6) if route.by == BY_ADVERTISEMENT}
+        names = [link.name for link in links(socket) if link.index in learnt] if learnt else []
+    for name in names:
+        if _read(f"{_CONF}/{name}/accept_ra") == _HOST_LISTENS:
+            ensure(f"{_CONF}/{name}/accept_ra", _ROUTER_LISTENS)
+
+
+def _read(path: str) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(descriptor, 64).strip()
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,230 @@
+"""What the rules look up: a network, a container's end of a cable, a published port is an element each.
+
+    nft add element inet tarbox ports4 '{ tcp . 8080 : 10.211.0.2 . 80 }'
+
+The rules themselves are in `rules.py`, and made when they aren't there: the first element that can't be added says so.
+
+man 8 nft
+"""
+
+from __future__ import annotations
+
+from errno import ENOENT
+
+from ..kernel import nft_types as types
+from ..kernel.netlink import NetlinkError
+from ..kernel.nftables import Set, add_element, commit, delete_element, delete_table, element_text, open_socket
+from .addresses import BITS, text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ..kernel.netlink import Message, Netlink
+    from .definition import Network, Subnet
+    from .ports import Port
+
+_PORT4, _PORT6 = (types.IPV4, types.PORT), (types.IPV6, types.PORT)
+SETS = {
+    "inet": (
+        Set("networks", (types.IFNAME,), comment="bridges"),
+        Set("internal", (types.IFNAME,), comment="bridges that lead nowhere"),
+        Set("pairs", (types.IFNAME, types.IFNAME), comment="in and out by the same bridge"),
+        Set("ports4", (types.PROTOCOL, types.PORT), _PORT4),
+        Set("ports4_at", (types.IPV4, types.PROTOCOL, types.PORT), _PORT4),
+        Set("ports6", (types.PROTOCOL, types.PORT), _PORT6),
+        Set("ports6_at", (types.IPV6, types.PROTOCOL, types.PORT), _PORT6),
+    ),
+    "bridge": (
+        Set("networks", (types.IFNAME,), comment="bridges"),
+        Set("ends4", (types.IFNAME, types.ETHER, types.IPV4), comment="who may send as whom"),
+        Set("ends6", (types.IFNAME, types.ETHER, types.IPV6), comment="who may send as whom"),
+    ),
+}
+_BY_NAME = {(family, one.name): one for family, sets in SETS.items() for one in sets}
+_DEFAULT_ROOT = "/var/lib/tarbox"
+_NAME = "tarbox"
+
+
+class Element:
+    """One element. key, data: their parts, as nft writes them."""
+
+    __slots__ = ("data", "family", "key", "set")
+
+    def __init__(self, family: str, set: str, key: tuple[str, ...], data: tuple[str, ...] = ()) -> None:
+        self.family = family
+        self.set = set
+        self.key = key
+        self.data = data
+
+    def __repr__(self) -> str:
+        return f"{self.family} {self.set} {{ {element_text(_BY_NAME[self.family, self.set], self.key, self.data)} }}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Element) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+
+def name(data: str) -> str:
+    """What the tables of a data root are called, in each family."""
+    if data == _DEFAULT_ROOT:
+        return _NAME
+    from .store import hashed
+
+    return f"{_NAME}-{hashed(data)[:12]}"
+
+
+# --- What there is for whom ------------------------------------------------------------------------------------------
+
+
+def of_network(network: Network) -> tuple[Element, ...]:
+    """What the rules have to know of a network."""
+    return _of_bridge(network.bridge, network.internal)
+
+
+def _of_bridge(bridge: str, internal: bool) -> tuple[Element, ...]:
+    made = [
+        Element("inet", "networks", (bridge,)),
+        Element("inet", "pairs", (bridge, bridge)),
+        Element("bridge", "networks", (bridge,)),
+    ]
+    return (*made, Element("inet", "internal", (bridge,))) if internal else tuple(made)
+
+
+def of_container(end: str, mac: str, own: Iterable[tuple[Subnet, int]]) -> tuple[Element, ...]:
+    """What they have to know of a container: as whom it may send. end: the host's end of its cable."""
+    made = []
+    for subnet, address in own:
+        if subnet.version == 4:
+            made.append(Element("bridge", "ends4", (end, mac, text(4, address))))
+        else:
+            # Its address on the link as well, and none at all, as which it looks whether somebody has that already.
+            six = (text(6, address), text(6, link_address(mac)), "::")
+            made += [Element("bridge", "ends6", (end, mac, one)) for one in six]
+    return tuple(made)
+
+
+def of_ports(ports: Iterable[Port], own: Sequence[tuple[Subnet, int]]) -> tuple[Element, ...]:
+    """The published ports, but for what only the relay can reach: IPv6 without an address for it, and ::1."""
+    addresses = {subnet.version: text(subnet.version, address) for subnet, address in own}
+    made = []
+    for port in ports:
+        wanted = (4, 6) if not port.address else (6,) if ":" in port.address else (4,)
+        for version in wanted:
+            if version in addresses and port.address != "::1":
+                key = (port.protocol, str(port.host_first))
+                place = (f"ports{version}_at", (port.address, *key)) if port.address else (f"ports{version}", key)
+                made.append(Element("inet", *place, (addresses[version], str(port.container))))
+    return tuple(made)
+
+
+def link_address(mac: str) -> int:
+    """The IPv6 address that an interface has by itself (RFC 4291, appendix A)."""
+    one, two, three, four, five, six = (int(part, 16) for part in mac.split(":"))
+    last = bytes((one ^ 2, two, three, 0xFF, 0xFE, four, five, six))
+    return (0xFE80 << BITS[6] - 16) | int.from_bytes(last, "big")
+
+
+# --- Done ------------------------------------------------------------------------------------------------------------
+
+
+def add(table: str, elements: Sequence[Element]) -> None:
+    """Add elements, and make the tables first where they aren't there; all or nothing."""
+    requests = [_adding(table, element) for element in elements]
+    with open_socket() as socket:
+        try:
+            commit(socket, requests)
+        except NetlinkError as error:
+            if error.errno != ENOENT:
+                raise
+            _make(socket, table, requests)
+
+
+def _adding(table: str, element: Element) -> Message:
+    kind = _BY_NAME[element.family, element.set]
+    return add_element(element.family, table, kind, element.key, element.data, exclusive=False)
+
+
+def _make(socket: Netlink, table: str, requests: list[Message]) -> None:
+    from ..kernel.nft_tables import create
+    from .rules import tables
+
+    # One of the two may be there: somebody took the other away.
+    made = [request for one in tables(table) for request in (*_without(one.family, table), *create(one))]
+    commit(socket, [*made, *requests])
+
+
+def _without(family: str, table: str) -> tuple[Message, Message]:
+    """The requests after which there is no such table, whether or not there was one."""
+    from ..kernel.nftables import new_table
+
+    return new_table(family, table, exclusive=False), delete_table(family, table)
+
+
+def take_back(table: str, words: str) -> None:
+    """Remove the elements of a text that `written` made, as far as they are there."""
+    elements = read(words)
+    requests = [delete_element(one.family, table, _BY_NAME[one.family, one.set], one.key) for one in elements]
+    with open_socket() as socket:
+        _as_far_as_there(socket, requests)
+
+
+def forget(table: str, bridge: str) -> None:
+    """Remove what is there of a network."""
+    elements = _of_bridge(bridge, internal=True)
+    requests = [delete_element(one.family, table, _BY_NAME[one.family, one.set], one.key) for one in elements]
+    with open_socket() as socket:
+        _as_far_as_there(socket, requests)
+
+
+def close(table: str) -> None:
+    """Remove the tables."""
+    with open_socket() as socket:
+        _as_far_as_there(socket, [delete_table(family, table) for family in SETS])
+
+
+def _as_far_as_there(socket: Netlink, requests: list[Message]) -> None:
+    try:
+        commit(socket, requests)
+    except NetlinkError as error:
+        if error.errno != ENOENT:
+            raise
+        for request in requests if len(requests) > 1 else ():
+            _as_far_as_there(socket, [request])
+
+
+# --- As text ---------------------------------------------------------------------------------------------------------
+
+
+def written(elements: Iterable[Element]) -> str:
+    """The keys of elements, for a journal."""
+    return ";".join(f"{one.family},{one.set},{','.join(one.key)}" for one in elements)
+
+
+def read(words: str) -> list[Element]:
+    """The elements of such a text, without what they lead to."""
+    made = []
+    for entry in words.split(";") if words else ():
+        family, set, *key = entry.split(",")
+        made.append(Element(family, set, tuple(key)))
+    return made
+
+
+def shell(table: str, elements: Iterable[Element]) -> str:
+    """The commands that add the elements, and make the tables where they aren't there."""
+    from .rules import tables
+
+    lines = []
+    for one in tables(table):
+        mark = "END_OF_TABLE"
+        lines += [
+            f"nft list table {one.family} {table} >/dev/null 2>&1 || nft -f - <<'{mark}'",
+            *one.text.strip("\n").split("\n"),
+            mark,
+        ]
+    for element in elements:
+        shown = element_text(_BY_NAME[element.family, element.set], element.key, element.data)
+        lines.append(f"nft add element {element.family} {table} {element.set} '{{ {shown} }}'")
+    return "\n".join(lines)

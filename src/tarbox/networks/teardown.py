@@ -1,0 +1,79 @@
+"""Taking a network's things in the kernel away once its last container has gone: rules at once, the bridge soon.
+
+    nft delete table inet tarbox; ip link delete tarbox0
+
+A ruleset is gone in a tenth of a millisecond. To delete a bridge takes some forty, in which nobody else may change
+interfaces, so a process of its own does it a moment later, unless another container has come by then.
+
+man 8 ip-link, man 8 nft
+"""
+
+from __future__ import annotations
+
+from ..errors import KernelError
+from ..kernel import links
+from ..kernel.netlink import Netlink
+from ..unistd import os
+from . import firewall, leases
+
+_LINGER = 0.25  # seconds that a bridge stays without containers: a loop of short ones needn't make it each time
+_ABSENT = (2, 19)  # ENOENT, ENODEV
+
+
+def idle(bridge: str, table: str, folder: str) -> None:
+    """Take away what no container needs any more: of this network, and of all where it was the last.
+
+    folder: where the network's addresses are leased.
+    """
+    base = os.path.dirname(folder)
+    if not os.path.isdir(base):
+        return
+    with leases.locked(base):
+        if leases.busy(folder):
+            return
+        leases.remove(folder)
+        if any(leases.busy(f"{base}/{name}") for name in os.listdir(base) if not name.startswith(".")):
+            firewall.forget(table, bridge)
+        else:
+            firewall.close(table)
+    if links.index_of(bridge):
+        _later(bridge, base, folder)
+
+
+def remove(bridge: str, folder: str) -> None:
+    """Delete the bridge now, if no container needs it; for who removes a network."""
+    base = os.path.dirname(folder)
+    if links.index_of(bridge) and os.path.isdir(base):
+        with leases.locked(base):
+            _delete(bridge, folder)
+
+
+def _later(bridge: str, base: str, folder: str) -> None:
+    """Have another process delete the bridge."""
+    if os.fork():
+        return
+    try:
+        os.setsid()
+        os.chdir("/")
+        os.closerange(0, 1 << 16)
+        _sleep(_LINGER)
+        with leases.locked(base):
+            _delete(bridge, folder)
+    finally:
+        os._exit(0)
+
+
+def _sleep(seconds: float) -> None:
+    from time import sleep
+
+    sleep(seconds)
+
+
+def _delete(bridge: str, folder: str) -> None:
+    if leases.busy(folder):
+        return
+    try:
+        Netlink().send([links.delete(bridge)])
+    except KernelError as error:
+        if error.errno not in _ABSENT:
+            raise
