@@ -15,6 +15,7 @@ import time
 
 ETH_P_ALL = 3
 HEARD = {}
+TAKEN = {}
 WATCHED = {}
 
 
@@ -122,6 +123,47 @@ def serve(port, address="0.0.0.0", kind="udp"):
                 pass
             connection.close()
     os._exit(0)
+
+
+def take(port, address="0.0.0.0"):
+    """Take all that comes with one TCP connection, in the background."""
+    import hashlib
+
+    sock = _listening(socket.SOCK_STREAM, address, port)
+    TAKEN[port], ours = os.pipe()
+    if os.fork():
+        os.close(ours)
+        sock.close()
+        return
+    sock.settimeout(60)
+    connection, _ = sock.accept()
+    count, sum = 0, hashlib.sha256()
+    while data := connection.recv(1 << 20):
+        count += len(data)
+        sum.update(data)
+    os.write(ours, f"{count} {sum.hexdigest()}".encode())
+    os._exit(0)
+
+
+def taken(port):
+    """How many bytes came, and their checksum; waits for the last one."""
+    count, sum = os.read(TAKEN[port], 100).split()
+    os.wait()
+    return int(count), sum.decode()
+
+
+def give(address, port, amount, seconds=60):
+    """Send this many bytes of noise by TCP, and return their checksum."""
+    import hashlib
+
+    sum = hashlib.sha256()
+    with socket.create_connection((address, port), timeout=seconds) as sock:
+        while amount:
+            data = os.urandom(min(amount, 1 << 20))
+            sock.sendall(data)
+            sum.update(data)
+            amount -= len(data)
+    return sum.hexdigest()
 
 
 def send(interface, *frames):

@@ -50,9 +50,12 @@ class Puppet:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
             raise AttributeError(name)
-        return lambda *arguments, **named: self.evaluate(
-            f"{name}({', '.join([*map(repr, arguments), *(f'{key}={value!r}' for key, value in named.items())])})"
-        )
+
+        def call(*arguments: object, patience: float = 60, **named: object) -> Any:
+            words = [*map(repr, arguments), *(f"{key}={value!r}" for key, value in named.items())]
+            return self.evaluate(f"{name}({', '.join(words)})", patience)
+
+        return call
 
     def evaluate(self, expression: str, patience: float = 60) -> Any:
         """The value of an expression there."""
@@ -142,7 +145,17 @@ def box(tarbox: Tarbox, *arguments: str | os.PathLike[str], image: str = "host")
     """A container with these options that does as it is told; afterwards it must have ended well."""
     with Puppet(tarbox.start("run", "--rm", "-i", *arguments, image, *COMMAND)) as puppet:
         yield puppet
-    assert puppet.process.returncode == 0, puppet.errors
+    assert puppet.process.returncode == 0, f"exit {puppet.process.returncode}: {puppet.errors}"
+
+
+@contextlib.contextmanager
+def network(tarbox: Tarbox, name: str, *options: str) -> Iterator[str]:
+    """A network with these options for as long as it is needed; gives its name."""
+    tarbox.output("network", "create", *options, name)
+    try:
+        yield name
+    finally:
+        tarbox.output("network", "rm", name)
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import frames
 import puppets
 from frames import IPV4, ethernet
 from neighbours import FAR, HOST, HOST_TOO, NEIGHBOUR, ip
+from puppets import network
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = {4: "0.0.0.0", 6: "::"}
@@ -28,16 +29,6 @@ def host():
     """Somebody in the test host."""
     with puppets.here() as puppet:
         yield puppet
-
-
-@contextlib.contextmanager
-def network(tarbox, name, *options):
-    """A network for as long as it is needed."""
-    tarbox.output("network", "create", *options, name)
-    try:
-        yield name
-    finally:
-        tarbox.output("network", "rm", name)
 
 
 @contextlib.contextmanager

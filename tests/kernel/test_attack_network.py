@@ -81,16 +81,12 @@ def plain_bridge():
 @contextlib.contextmanager
 def tarbox_network(tarbox, *options):
     """A network of tarbox's, with containers."""
-    tarbox.output("network", "create", "lab", *options)
-    try:
-        with contextlib.ExitStack() as stack:
-            gateway = stack.enter_context(puppets.here())
-            rights = ("--cap-add", "NET_ADMIN")
-            liar = stack.enter_context(puppets.box(tarbox, "--network", "lab", *rights))
-            others = [stack.enter_context(puppets.box(tarbox, "--network", "lab")) for _ in range(2)]
-            yield Segment(True, gateway, liar, *others)
-    finally:
-        tarbox.output("network", "rm", "lab")
+    with contextlib.ExitStack() as stack:
+        lab = stack.enter_context(puppets.network(tarbox, "lab", *options))
+        gateway = stack.enter_context(puppets.here())
+        liar = stack.enter_context(puppets.box(tarbox, "--network", lab, "--cap-add", "NET_ADMIN"))
+        others = [stack.enter_context(puppets.box(tarbox, "--network", lab)) for _ in range(2)]
+        yield Segment(True, gateway, liar, *others)
 
 
 @pytest.fixture(params=["plain bridge", "tarbox"])
@@ -243,17 +239,13 @@ def test_a_container_is_nobodys_router(segment):
 
 def test_a_container_without_ipv6_is_not_the_hosts_router(tarbox):
     """On a network of IPv4 alone the host may not be a router of IPv6 itself, and would believe in others."""
-    tarbox.output("network", "create", "lab")
-    try:
-        with puppets.here() as host, puppets.box(tarbox, "--network", "lab") as liar:
-            (interface,) = liar.interfaces()
-            before = host.output("ip", "-6", "route")
-            liar.send(interface, frames.advertise_router((liar.mac(interface), "fe80::bad"), PREFIX))
-            time.sleep(1)
-            assert host.output("ip", "-6", "route") == before
-            assert not believed_router(host)
-    finally:
-        tarbox.output("network", "rm", "lab")
+    with puppets.network(tarbox, "lab") as lab, puppets.here() as host, puppets.box(tarbox, "--network", lab) as liar:
+        (interface,) = liar.interfaces()
+        before = host.output("ip", "-6", "route")
+        liar.send(interface, frames.advertise_router((liar.mac(interface), "fe80::bad"), PREFIX))
+        time.sleep(1)
+        assert host.output("ip", "-6", "route") == before
+        assert not believed_router(host)
 
 
 def test_a_container_on_a_network_without_ipv6_has_none(tarbox):
