@@ -99,56 +99,73 @@ def ask_tcp(address, port, text="hello", seconds=2.0):
         return None
 
 
-def serve(port, address="0.0.0.0", kind="udp"):
-    """Answer everybody in the background as long as this program runs: with the name of this server, and who asked."""
-    sock = _listening(socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM, address, port)
+def _in_background(work, *arguments):
+    """Do this in a child, which ends with this program."""
     alive, ours = os.pipe()
     if os.fork():
         os.close(alive)
-        sock.close()
         return  # `ours` stays open until this program ends
     os.close(ours)
-    while alive not in (ready := select.select([alive, sock], [], [])[0]):
-        assert ready
-        if kind == "udp":
-            data, sender = sock.recvfrom(65536)
-            sock.sendto(f"{socket.gethostname()} got {data.decode()} from {sender[0]}".encode(), sender)
-        else:
-            connection, sender = sock.accept()
-            connection.settimeout(2)
-            try:
-                data = connection.recv(65536)
-                connection.sendall(f"{socket.gethostname()} got {data.decode()} from {sender[0]}".encode())
-            except OSError:
-                pass
-            connection.close()
-    os._exit(0)
+    try:
+        work(alive, *arguments)
+    finally:
+        os._exit(0)
+
+
+def serve(port, address="0.0.0.0", kind="udp"):
+    """Answer everybody in the background: with the name of this server, and who asked."""
+    with _listening(socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM, address, port) as sock:
+        _in_background(_answer_datagrams if kind == "udp" else _answer_connections, sock)
+
+
+def _answer(data, sender):
+    return f"{socket.gethostname()} got {data.decode()} from {sender[0]}".encode()
+
+
+def _answer_datagrams(alive, sock):
+    while alive not in select.select([alive, sock], [], [])[0]:
+        data, sender = sock.recvfrom(65536)
+        try:
+            sock.sendto(_answer(data, sender), sender)
+        except OSError:
+            pass
+
+
+def _answer_connections(alive, sock):
+    while alive not in select.select([alive, sock], [], [])[0]:
+        connection, sender = sock.accept()
+        connection.settimeout(2)
+        try:
+            connection.sendall(_answer(connection.recv(65536), sender))
+        except OSError:
+            pass
+        connection.close()
 
 
 def take(port, address="0.0.0.0"):
     """Take all that comes with one TCP connection, in the background."""
+    TAKEN[port], ours = os.pipe()
+    with _listening(socket.SOCK_STREAM, address, port) as sock:
+        _in_background(_take_all, sock, ours)
+    os.close(ours)
+
+
+def _take_all(alive, sock, ours):
     import hashlib
 
-    sock = _listening(socket.SOCK_STREAM, address, port)
-    TAKEN[port], ours = os.pipe()
-    if os.fork():
-        os.close(ours)
-        sock.close()
+    if alive in select.select([alive, sock], [], [])[0]:
         return
-    sock.settimeout(60)
     connection, _ = sock.accept()
     count, sum = 0, hashlib.sha256()
     while data := connection.recv(1 << 20):
         count += len(data)
         sum.update(data)
     os.write(ours, f"{count} {sum.hexdigest()}".encode())
-    os._exit(0)
 
 
 def taken(port):
     """How many bytes came, and their checksum; waits for the last one."""
     count, sum = os.read(TAKEN[port], 100).split()
-    os.wait()
     return int(count), sum.decode()
 
 

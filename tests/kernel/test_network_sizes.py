@@ -1,4 +1,4 @@
-"""Packets of all sizes, and a lot of them: what fits arrives whole, what doesn't is told so, and every byte is the right one.
+"""Packets of all sizes, and a lot of them: what fits arrives whole, and what doesn't is told so.
 
 man 8 ping (-M do), man 7 ip (IP_MTU_DISCOVER); RFC 1191, RFC 8201
 """
