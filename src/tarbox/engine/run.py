@@ -161,9 +161,10 @@ def _prepared(
 ) -> Container:
     image = found.config()
     id = os.urandom(32).hex()
-    attached = _attach(options, image, id, roots, keep, machine)
+    warnings: list[str] = []
+    attached = _attach(options, image, id, roots, keep, machine, warnings)
     try:
-        container = _planned(options, roots, given, keep, found, machine, id, attached)
+        container = _planned(options, roots, given, keep, found, machine, id, attached, warnings)
     except BaseException:
         if attached:
             attached.close()
@@ -173,17 +174,27 @@ def _prepared(
 
 
 def _attach(
-    options: RunOptions, image: ImageConfig, id: str, roots: Roots, keep: bool, machine: Machine
+    options: RunOptions,
+    image: ImageConfig,
+    id: str,
+    roots: Roots,
+    keep: bool,
+    machine: Machine,
+    warnings: list[str],
 ) -> Attached | None:
     """Take what the container needs of a network; None where it has none, the host's, or somebody else's."""
     if options.network in (NONE, HOST) or options.network.startswith("/"):
         return None
     if machine.uid and not (options.network or options.ports or options.publish_all):
+        options.network = NONE
         return None
     from . import network
 
     name = network.wanted(options, machine.uid, machine.capabilities)
-    return network.attach(name, options, image, id, roots, keep) if name else None
+    if not name:
+        options.network = NONE
+        return None
+    return network.attach(name, options, image, id, roots, keep, warnings)
 
 
 def _planned(
@@ -195,6 +206,7 @@ def _planned(
     machine: Machine,
     id: str,
     attached: Attached | None,
+    warnings: list[str],
 ) -> Container:
     image = found.config()
     made = config(options, image, id, machine, found.root())
@@ -227,7 +239,6 @@ def _planned(
 
         beside.steps.append(step(options.cidfile, id))
     beside.steps += [MakeSource(mount.source) for mount in options.mounts if mount.create]
-    warnings: list[str] = []
     if attached:
         beside.steps += attached.steps
         beside.connected = attached.connected
@@ -267,7 +278,7 @@ def _planned(
         beside.learn = learning.secret if learning else 1
     container = Container(id, made, beside, plan(made, beside))
     container.learning = learning
-    container.warnings += [*warnings, *(attached.warnings if attached else ())]
+    container.warnings += warnings
     if system:
         container.stop_signal = options.stop_signal or systemd_mode.HALT
     if machine.edits:

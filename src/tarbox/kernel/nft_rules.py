@@ -123,6 +123,7 @@ def _fib(text: str, type: Type, result: int, flags: int) -> Field:
 _FIB_SADDR, _FIB_DADDR, _FIB_IIF, _FIB_PRESENT = 1, 2, 8, 32
 
 IIFNAME, OIFNAME = _meta("iifname", 6, types.IFNAME), _meta("oifname", 7, types.IFNAME)
+IBRNAME = _meta("meta ibrname", 17, types.IFNAME)  # the bridge of the port by which a frame came in
 PROTOCOL = _meta("meta protocol", 1, types.ETHER_TYPE)
 NFPROTO, L4PROTO = _meta("meta nfproto", 15, types.NFPROTO), _meta("meta l4proto", 16, types.PROTOCOL)
 ETHER_DADDR = _payload("ether daddr", types.ETHER, _LINK, 0)
@@ -144,6 +145,7 @@ TCP_DPORT = _payload("tcp dport", types.PORT, _TRANSPORT, 2, "tcp")
 UDP_SPORT = _payload("udp sport", types.PORT, _TRANSPORT, 0, "udp")
 UDP_DPORT = _payload("udp dport", types.PORT, _TRANSPORT, 2, "udp")
 ICMPV6_TYPE = _payload("icmpv6 type", types.ICMPV6, _TRANSPORT, 0, "frame ip6", "ipv6-icmp")
+ICMPV6_TADDR = _payload("icmpv6 taddr", types.IPV6, _TRANSPORT, 8, "frame ip6", "ipv6-icmp")
 CT_STATE, CT_STATUS = _ct("ct state", types.CT_STATE, 0), _ct("ct status", types.CT_STATUS, 2)
 FIB_SADDR_TYPE = _fib("fib saddr type", types.ADDRESS_TYPE, 3, _FIB_SADDR)
 FIB_DADDR_TYPE = _fib("fib daddr type", types.ADDRESS_TYPE, 3, _FIB_DADDR)

@@ -36,7 +36,6 @@ SETS = {
         Set("ports6_at", (types.IPV6, types.PROTOCOL, types.PORT), _PORT6),
     ),
     "bridge": (
-        Set("networks", (types.IFNAME,), comment="bridges"),
         Set("ends4", (types.IFNAME, types.ETHER, types.IPV4), comment="who may send as whom"),
         Set("ends6", (types.IFNAME, types.ETHER, types.IPV6), comment="who may send as whom"),
     ),
@@ -71,9 +70,14 @@ def name(data: str) -> str:
     """What the tables of a data root are called, in each family."""
     if data == _DEFAULT_ROOT:
         return _NAME
-    from .store import hashed
+    from .store import derived_id
 
-    return f"{_NAME}-{hashed(data)[:12]}"
+    return f"{_NAME}-{derived_id(data)[:12]}"
+
+
+def end_of(table: str, id: str = "") -> str:
+    """The name of the host's end of a container's cable, or what all of a data root's begin with."""
+    return f"tv-{id[:12]}" if table == _NAME else f"tv{table.removeprefix(_NAME)[1:5]}-{id[:8]}"
 
 
 # --- What there is for whom ------------------------------------------------------------------------------------------
@@ -85,11 +89,7 @@ def of_network(network: Network) -> tuple[Element, ...]:
 
 
 def _of_bridge(bridge: str, internal: bool) -> tuple[Element, ...]:
-    made = [
-        Element("inet", "networks", (bridge,)),
-        Element("inet", "pairs", (bridge, bridge)),
-        Element("bridge", "networks", (bridge,)),
-    ]
+    made = [Element("inet", "networks", (bridge,)), Element("inet", "pairs", (bridge, bridge))]
     return (*made, Element("inet", "internal", (bridge,))) if internal else tuple(made)
 
 
@@ -114,9 +114,11 @@ def of_ports(ports: Iterable[Port], own: Sequence[tuple[Subnet, int]]) -> tuple[
         wanted = (4, 6) if not port.address else (6,) if ":" in port.address else (4,)
         for version in wanted:
             if version in addresses and port.address != "::1":
-                key = (port.protocol, str(port.host_first))
-                place = (f"ports{version}_at", (port.address, *key)) if port.address else (f"ports{version}", key)
-                made.append(Element("inet", *place, (addresses[version], str(port.container))))
+                key: tuple[str, ...] = (port.protocol, str(port.host_first))
+                name = f"ports{version}"
+                if port.address:
+                    name, key = f"{name}_at", (port.address, *key)
+                made.append(Element("inet", name, key, (addresses[version], str(port.container))))
     return tuple(made)
 
 

@@ -38,6 +38,12 @@ class Lease:
         self.path = path
         self.descriptor = descriptor
 
+    def note(self, words: str) -> None:
+        """Put other words into its file."""
+        os.ftruncate(self.descriptor, 0)
+        os.lseek(self.descriptor, 0, 0)
+        _write(self.descriptor, words)
+
 
 class Locked:
     """The folder of a network's leases, in which nobody else changes anything meanwhile.

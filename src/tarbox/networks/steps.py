@@ -46,7 +46,7 @@ class MakeNetwork(MakeBridge):
         self.held = held
 
     def apply(self, slots: Slots) -> None:
-        with leases.locked(os.path.dirname(self.folder)):
+        with leases.Locked(os.path.dirname(self.folder), make=True):
             super().apply(slots)
 
     def record(self) -> tuple[tuple[str, str], ...]:
@@ -75,7 +75,7 @@ class AddElements(Step):
         self.folder = folder
 
     def apply(self, slots: Slots) -> None:
-        with leases.locked(self.folder):
+        with leases.Locked(self.folder, make=True):
             firewall.add(self.table, (*self.network, *self.own))
 
     def record(self) -> tuple[tuple[str, str], ...]:
