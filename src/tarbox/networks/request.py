@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from ..errors import UnsupportedError, UsageError
 from .addresses import first, last, overlap, read, read_subnet, text, text_of_subnet
-from .choice import LARGEST
 from .definition import BRIDGE_OPTIONS, MTU_OPTIONS, Subnet
+from .routes import LARGEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +75,21 @@ def options(words: Mapping[str, str], ipv6: bool) -> dict[str, str]:
         if len({words[each] for each in names if each in words}) > 1:
             raise UsageError(f"{names[0]} and {names[1]} say different things", "one of them is enough")
     return dict(words)
+
+
+def checked(
+    word: str,
+    spans: Sequence[str],
+    gateways: Sequence[str],
+    ranges: Sequence[str],
+    ipv6: bool,
+    words: Mapping[str, str],
+) -> tuple[list[Subnet], bool, dict[str, str]]:
+    """All that is asked for: its subnets, whether there is IPv6, and its options. Raises for what can't be."""
+    name(word)
+    found = subnets(spans, gateways, ranges)
+    six = ipv6 or any(subnet.version == 6 for subnet in found)
+    return found, six, options(words, six)
 
 
 def _interface(value: str) -> None:
