@@ -289,8 +289,8 @@ def test_no_subnet_left_is_told():
 def test_routes_that_lead_everywhere_take_nothing():
     """A tunnel for everything is a default route, or two halves of one."""
     everywhere = [(4, 0, 0, "eth0"), (4, 0, 1, "tun0"), (4, 1 << 31, 1, "tun0"), (6, 0, 0, "eth0"), (4, 0, 5, "wg0")]
-    assert routes.taken(everywhere) == []
-    assert len(routes.taken([(4, number("10.0.0.0"), 8, "tun0")])) == 1
+    assert choice.taken(everywhere) == []
+    assert len(choice.taken([(4, number("10.0.0.0"), 8, "tun0")])) == 1
 
 
 def test_unique_local_subnets():

@@ -8,16 +8,16 @@ from __future__ import annotations
 from ..errors import NetworkError, NetworkNotFoundError, StorageError
 from ..unistd import os
 from . import choice, leases, request
+from .choice import conflict
 from .definition import Network, render
-from .routes import conflict
 from .store import DEFAULT, Lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from .choice import Taken
     from .definition import Subnet
-    from .routes import Taken
     from .store import Networks
 
 

@@ -2,6 +2,9 @@
 
     ip route get 10.212.0.1          goes where the default route does: nobody has it
 
+Routes to very large parts of the Internet, the default route first of all, lead anywhere and don't count. A tunnel that
+takes everything is often two or more of them.
+
 https://www.rfc-editor.org/rfc/rfc1918, https://www.rfc-editor.org/rfc/rfc4193
 """
 
@@ -9,14 +12,17 @@ from __future__ import annotations
 
 from ..errors import NetworkError
 from ..unistd import os
-from .addresses import BITS, last, read_subnet
-from .routes import conflict
+from .addresses import BITS, last, overlap, read_subnet, text_of_subnet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from .routes import Taken
+    from .routes import Route
+
+    Taken = tuple[int, int, int, str]  # as a route, but with words that say whose it is
+
+LARGEST = 8  # the prefix of the largest subnet that counts: 10.0.0.0/8 is the largest that is private
 
 # The default network's, the first that is free; and the spaces in which other networks get theirs, with its size.
 _BRIDGE = (
@@ -24,6 +30,23 @@ _BRIDGE = (
 )  # fmt: skip
 _SPACES, _SIZE = ("10.212.0.0/14", "172.28.0.0/16", "192.168.208.0/20"), 24
 _ULA, _ULA_SIZE = 0xFD, 64
+
+
+def taken(routes: Iterable[Route], own: str = "") -> list[Taken]:
+    """What the host's routes have taken, without those of the interface `own`."""
+    return [
+        (version, network, prefix, f"{text_of_subnet(version, network, prefix)}, a route of the interface {name}")
+        for version, network, prefix, name in routes
+        if prefix >= LARGEST and name != own
+    ]
+
+
+def conflict(version: int, network: int, prefix: int, others: Iterable[Taken]) -> str:
+    """Whose addresses the subnet shares, "" where it is free."""
+    for kind, other, other_prefix, whose in others:
+        if kind == version and overlap(version, network, prefix, other, other_prefix):
+            return whose
+    return ""
 
 
 def for_bridge(others: Sequence[Taken]) -> tuple[int, int, int]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from ..errors import UnsupportedError, UsageError
 from .addresses import first, last, overlap, read, read_subnet, text, text_of_subnet
+from .choice import LARGEST
 from .definition import BRIDGE_OPTIONS, MTU_OPTIONS, Subnet
-from .routes import LARGEST
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -2,9 +2,6 @@
 
     cat /proc/net/route /proc/net/ipv6_route          ip route; ip -6 route
 
-Those to very large parts of the Internet, the default route first of all, lead anywhere and take nothing: a tunnel for
-everything is often two or more of them.
-
 man 5 proc, man 8 ip-route
 """
 
@@ -13,16 +10,10 @@ from __future__ import annotations
 import sys
 
 from ..unistd import os
-from .addresses import overlap, text_of_subnet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     Route = tuple[int, int, int, str]  # 4 or 6, the first address, how many bits are fixed, the interface
-    Taken = tuple[int, int, int, str]  # the same, but with words that say whose it is
-
-LARGEST = 8  # the prefix of the largest subnet that counts: 10.0.0.0/8 is the largest that is private
 
 _PATHS = ("/proc/net/route", "/proc/net/ipv6_route")
 _LOCAL, _ANYCAST = 0x80000000, 0x00100000  # flags of the machine's own addresses, which lie in other routes
@@ -53,23 +44,6 @@ def six_of(table: str) -> list[Route]:
         if len(words) >= 10 and not int(words[8], 16) & (_LOCAL | _ANYCAST):
             found.append((6, int(words[0], 16), int(words[1], 16), words[9]))
     return found
-
-
-def taken(routes: Iterable[Route], own: str = "") -> list[Taken]:
-    """What the host's routes have taken, without those of the interface `own`."""
-    return [
-        (version, network, prefix, f"{text_of_subnet(version, network, prefix)}, a route of the interface {name}")
-        for version, network, prefix, name in routes
-        if prefix >= LARGEST and name != own
-    ]
-
-
-def conflict(version: int, network: int, prefix: int, others: Iterable[Taken]) -> str:
-    """Whose addresses the subnet shares, "" where it is free."""
-    for kind, other, other_prefix, whose in others:
-        if kind == version and overlap(version, network, prefix, other, other_prefix):
-            return whose
-    return ""
 
 
 def _ordered(word: str) -> int:

@@ -25,9 +25,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from .choice import Taken
     from .definition import Subnet
     from .leases import Lease
-    from .routes import Route, Taken
+    from .routes import Route
 
 DEFAULT = ("bridge", "default")
 _DEFAULT_ROOT, _DEFAULT_BRIDGE = "/var/lib/tarbox", "tarbox0"
@@ -212,16 +213,17 @@ class Networks:
 
     def taken_by_routes(self) -> list[Taken]:
         """What the host's routes have taken, but for the default network's own."""
-        from . import routes
+        from .choice import taken
+        from .routes import read
 
-        return routes.taken(self._routes() if self._routes else routes.read(), self.outline().bridge)
+        return taken(self._routes() if self._routes else read(), self.outline().bridge)
 
     def _still_free(self) -> Network | None:
         """The default network as it was noted, None where it wasn't, or has to make way for a route."""
         noted = self.noted()
         if not noted or not noted.v4 or leases.busy(self.leases(noted)):
             return noted
-        from .routes import conflict
+        from .choice import conflict
 
         # Other networks aren't in its way: who makes one that would be takes the note away.
         return None if conflict(4, noted.v4.network, noted.v4.prefix, self.taken_by_routes()) else noted
