@@ -11,6 +11,7 @@ from ..errors import CommandNotFoundError, UsageError
 from .arguments import Arguments, Option, Verb, parse
 from .run import OPTIONS as RUN
 from .run import take
+from .words import anywhere
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _lasting(verb: Verb, words: list[str], root: str | None) -> int:
 
     if verb is _EXEC:
         return _execute(words, root)
-    found = _anywhere(verb, words)
+    found = anywhere(verb, words)
     if verb is _LS:
         return _list(found, root)
     if not found.rest:
@@ -158,19 +159,6 @@ def _execute(words: list[str], root: str | None) -> int:
         raise UsageError(f"no {what} to run", "e.g. 'tarbox limit exec build -- make'")
     rest.values = {**first.values, **rest.values}
     return lasting_groups.execute(lasting_groups.name(first.rest[0]), rest.rest, _options(rest), root)
-
-
-def _anywhere(verb: Verb, words: list[str]) -> Arguments:
-    """Read words whose options may come before, between and after the others."""
-    found = Arguments()
-    while words:
-        part = parse(verb, words)
-        for key, value in part.values.items():
-            before = found.values.get(key)
-            found.values[key] = before + value if isinstance(before, list) and isinstance(value, list) else value
-        found.rest += part.rest[:1]
-        words = part.rest[1:]
-    return found
 
 
 def _options(found: Arguments) -> RunOptions:
