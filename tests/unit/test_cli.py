@@ -111,7 +111,7 @@ def test_options_after_the_image_are_asked_about(engine: Engine, capfd: pytest.C
         ),
         ("run --memory=5 host", "--memory: '5' is 5 bytes, too little for any program (for megabytes write 5m)"),
         ("run -w app host", "-w: 'app' is not an absolute path (it is a directory in the container, e.g. /app)"),
-        ("run --net bridge host", "--net: this version of tarbox has no 'bridge' network yet (none or host)"),
+        ("run --net pasta host", "--net: this version of tarbox has no 'pasta' network yet (none or host)"),
         ("run --env-file /nonexistent host", "--env-file /nonexistent: No such file or directory"),
         (
             "run --security-opt seccomp=/nonexistent host",
@@ -185,7 +185,8 @@ def test_every_option_reaches_the_engine(tmp_path: Path, monkeypatch: pytest.Mon
         "device-cgroup-rule": "c 1:3 r", "gpus": "all", "cdi-spec-dir": "/a", "sysctl": "net.ipv4.ip_forward=1",
         "pid": "host", "ipc": "none", "uts": "pid:1", "cgroupns": "private", "time": "ns:/a", "uptime-offset": "1d",
         "publish": "80", "expose": "80", "add-host": "a:10.0.0.7", "dns": "10.0.0.53", "dns-search": ".",
-        "dns-option": "use-vc", "userns": "auto", "uidmap": "0:1:2", "gidmap": "0:1:2",
+        "dns-option": "use-vc",
+        "ip": "10.0.0.7", "ip6": "fd00::7", "mac-address": "02:00:00:00:00:01", "userns": "auto", "uidmap": "0:1:2", "gidmap": "0:1:2",
     }  # fmt: skip
     for option in run.OPTIONS:
         if option.names[0] in ("profile", "step"):
@@ -296,6 +297,8 @@ def test_every_slip_in_an_options_name_leads_back_to_it(capfd: pytest.CaptureFix
     """The last letter left out, two letters swapped, one letter doubled."""
     for option in (*run.OPTIONS, *TARBOX.options):
         name = option.names[0]
+        if len(name) < 3:  # two letters are near to anything
+            continue
         verb = ["run"] if option in run.OPTIONS else []
         slips = {name + name[-1]}
         if len(name) > 4:

@@ -10,19 +10,17 @@ man 4 veth, man 8 nft
 
 from __future__ import annotations
 
-from ..errors import UnsupportedError, UsageError
+from ..errors import NetworkNotFoundError, UnsupportedError, UsageError
 from ..kernel.bridge import ConnectVeth
 from ..kernel.forwarding import Forwarding
 from ..networks import firewall, leases
 from ..networks.addresses import packed, read, text
-from ..networks.reservation import reserve
 from ..networks.routes import uplink_mtu
 from ..networks.steps import AddElements, MakeNetwork
 from ..networks.store import DEFAULT, Networks
 from ..unistd import os
 from . import names
 from .options import HOST, NONE
-from .publishing import published
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,15 +64,16 @@ def wanted(options: RunOptions, uid: int, capabilities: int) -> str:
 class Attached(names.Attached):
     """What a container has of a network.
 
-    steps: what is made on the host before there is a process. connected: what is done once there is one. reserved: the
-    ports of the host that were taken for it.
+    end: the name of the host's end of its cable. steps: what is made on the host before there is a process. connected:
+    what is done once there is one. reserved: the ports of the host that were taken for it.
     """
 
-    __slots__ = ("connected", "held", "network", "reserved", "steps")
+    __slots__ = ("connected", "end", "held", "network", "reserved", "steps")
 
     def __init__(self, network: Network) -> None:
         super().__init__((), (), network.internal)
         self.network = network
+        self.end = ""
         self.steps: list[Step] = []
         self.connected: list[Step] = []
         self.held: list[Lease] = []
@@ -104,24 +103,42 @@ def attach(
     keep: whether addresses and ports are taken, or only told which they could be.
     """
     networks = Networks(roots.data, roots.state)
-    network = networks.default(keep) if name in DEFAULT else networks.find(name)
+    network = networks.default(keep) if name in DEFAULT else _found(networks, name)
     attached = Attached(network)
     try:
-        ports = published(options, image, warnings) if options.ports or options.publish_all else []
-        if ports and network.internal:
-            raise UsageError(
-                f"the network {network.name} is internal: nothing of it can be published",
-                "leave -p out, or choose another network",
-            )
-        if ports and keep:
-            attached.reserved = reserve(ports)
-            ports = attached.reserved.ports
+        ports = _ports(attached, options, image, keep, warnings) if options.ports or options.publish_all else []
         own = _addresses(attached, networks, options, id, keep)
         _plan(attached, own, ports, options, id, roots)
     except BaseException:
         attached.close()
         raise
     return attached
+
+
+def _found(networks: Networks, name: str) -> Network:
+    try:
+        return networks.find(name)
+    except NetworkNotFoundError as error:
+        from .networks import hinted
+
+        raise hinted(error) from None
+
+
+def _ports(attached: Attached, options: RunOptions, image: ImageConfig, keep: bool, warnings: list[str]) -> list[Port]:
+    """What is to be published, taken on the host if it is to be kept."""
+    from ..networks.reservation import reserve
+    from .publishing import published
+
+    ports = published(options, image, warnings)
+    if ports and attached.internal:
+        raise UsageError(
+            f"the network {attached.network.name} is internal: nothing of it can be published",
+            "leave -p out, or choose another network",
+        )
+    if ports and keep:
+        attached.reserved = reserve(ports)
+        return attached.reserved.ports
+    return ports
 
 
 def _addresses(
@@ -165,7 +182,7 @@ def _plan(
         lease.note("".join(f"{line}\n" for line in lines))
     state = f"{roots.state}/networks"
     table = firewall.name(roots.data)
-    end = firewall.end_of(table, id)
+    end = attached.end = firewall.end_of(table, id)
     mtu = network.mtu or uplink_mtu()
     gateways = tuple((packed(subnet.version, subnet.gateway), subnet.prefix) for subnet, _ in own)
     six = network.v6 is not None

@@ -75,7 +75,11 @@ def remove(word: str, root: str | None = None) -> str:
         raise NetworkError(f"the network {word} is always there, and can't be removed", "those that you made can")
     name = find(networks, word).name
     _prepare(root)
-    return networks.remove(name).name
+    network = networks.remove(name)
+    from ..networks import teardown
+
+    teardown.remove(network.bridge, networks.leases(network))
+    return network.name
 
 
 def unused(labels: Sequence[str] = (), without: Sequence[str] = (), root: str | None = None) -> list[str]:

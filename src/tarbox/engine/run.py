@@ -70,8 +70,13 @@ class Container:
         self.warnings = beside.cgroups.warnings({**(made["linux"].get("resources") or {})})
 
     def names(self) -> dict[str, str]:
-        """What a text calls the values that each container has others of: $ID, and $NAME where the host name is new."""
+        """What a text calls the values that each container has others of.
+
+        $ID, $NAME where the host name is new, and $END, the host's end of its cable.
+        """
         names = {self.id: "ID"}
+        if self.attached:
+            names[self.attached.end] = "END"
         if self.config.get("hostname") == self.id[:12]:
             names[self.id[:12]] = "NAME"
         return names

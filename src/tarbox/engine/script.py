@@ -58,12 +58,15 @@ def script(plan: Plan, command: str, user: int, names: Mapping[str, str]) -> str
     """The script that makes the container of a plan.
 
     command: what was asked for, as typed. user: the caller's id. names: "ID", and "NAME" where the host name is made of
-    it, by the value that this plan has of it.
+    it, and "END" with a network, each by the value that this plan has of it.
     """
     variables = {"ID": "$(od -An -N32 -tx1 /dev/urandom | tr -d ' \\n')  # another container each time"}
     names = dict(names)
     if "NAME" in names.values():
         variables["NAME"] = '$(printf %.12s "$ID")  # its host name'
+    for end in [value for value, name in names.items() if name == "END"]:
+        start, _, letters = end.rpartition("-")
+        variables["END"] = f'{start}-$(printf %.{len(letters)}s "$ID")  # the host\'s end of its cable'
     spelled = Spelling(plan, user)
     for step in plan.steps:
         if isinstance(step, layers.Unpack):

@@ -40,9 +40,7 @@ class Lease:
 
     def note(self, words: str) -> None:
         """Put other words into its file."""
-        os.ftruncate(self.descriptor, 0)
-        os.lseek(self.descriptor, 0, 0)
-        _write(self.descriptor, words)
+        os.ftruncate(self.descriptor, os.pwrite(self.descriptor, words.encode("utf-8", "surrogateescape"), 0))
 
 
 class Locked:
