@@ -270,6 +270,22 @@ def test_where_no_process_can_be_made_it_is_said_once(monkeypatch):
         made.close()
 
 
+def test_a_port_that_one_held_back_when_it_died_is_served_by_the_next(monkeypatch):
+    dead = subprocess.Popen(["true"])
+    monkeypatch.setattr(relay.os, "fork", lambda: dead.pid)
+    with reserve(read(str(PORT))) as reserved:
+        made = relay.Relay(reserved, (IPV4,))
+        with socket.create_connection(("::1", reserved.ports[0].host_first)):
+            assert select.select([made], [], [], 30)[0]
+            assert made.attend() == ""
+            made._gate.modify(reserved.sockets[0], 0)
+            assert select.select([made], [], [], 30)[0]  # its end
+            assert made.attend() == ""
+            assert select.select([made], [], [], 30)[0]  # the client, who still waits
+        made.close()
+    dead.wait()
+
+
 # --- Connections -----------------------------------------------------------------------------------------------------
 
 
@@ -550,16 +566,17 @@ def test_a_datagram_of_any_size_goes_through():
 
 
 def test_the_answer_comes_from_the_address_that_was_written_to(ipv6):
-    with datagram_server(back), published(f"{PORT}/udp") as session:
+    with datagram_server(back), published(f"{PORT}/udp", f"0.0.0.0::{PORT}/udp") as session:
         for address in ("::1", IPV6, OTHER):
             with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
                 client.settimeout(60)
                 client.sendto(b"hello", (address, session.ports[0]))
                 assert client.recvfrom(100)[1][:2] == (address, session.ports[0])
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-            client.settimeout(60)
-            client.sendto(b"hello", ("127.0.0.3", session.ports[0]))
-            assert client.recvfrom(100)[1] == ("127.0.0.3", session.ports[0])
+        for port in session.ports:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                client.settimeout(60)
+                client.sendto(b"hello", ("127.0.0.3", port))
+                assert client.recvfrom(100)[1] == ("127.0.0.3", port)
 
 
 def test_a_datagram_that_nobody_takes_by_ipv6_goes_there_by_ipv4(ipv6):
