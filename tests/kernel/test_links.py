@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import socket
 
 import pytest
 
 import netns
+from conftest import PLAIN_USER
 from tarbox.errors import KernelError
 from tarbox.kernel import links, netlink
 from tarbox.kernel.addresses import packed
@@ -54,13 +54,10 @@ def test_a_veth_pair(route, by):
         route.send([links.bridge("box0", 0, MAC), links.set_up("box0")])
         descriptor = os.open(f"/proc/{inside.pid}/ns/net", os.O_RDONLY)
         where = {"namespace": descriptor} if by == "namespace" else {"pid": inside.pid}
-        try:
-            made = links.veth(
-                "v1", "eth0", master=links.index_of(route, "box0"), mac=MAC[:5] + b"\x02", mtu=1400, **where
-            )
-        finally:
-            route.send([made, links.port("v1", hairpin=True, isolated=True)])
-            os.close(descriptor)
+        master, mac = links.index_of(route, "box0"), MAC[:5] + b"\x02"
+        made = links.veth("v1", "eth0", master=master, mac=mac, mtu=1400, **where)
+        route.send([made, links.port("v1", hairpin=True, isolated=True)])
+        os.close(descriptor)
         (ours,) = netns.shown("link", "show", "v1")
         assert (ours["master"], ours["mtu"], ours["linkinfo"]["info_kind"]) == ("box0", 1400, "veth")
         assert "UP" in ours["flags"]
@@ -113,8 +110,8 @@ def test_addresses_and_routes(route):
     assert (b"", packed("fd00:9::fe"), links.STATIC) in {
         (one.destination, one.gateway, one.by) for one in links.routes(route, 6)
     }
-    route.send([links.delete_address(index, four, 24), links.delete_address(index, six, 64),
-                links.delete_route(packed("198.51.100.0"), 24, index=index, table=1000)])  # fmt: skip
+    route.send([links.delete_route(packed("198.51.100.0"), 24, index=index, table=1000),
+                links.delete_address(index, four, 24), links.delete_address(index, six, 64)])  # fmt: skip
     assert "10.9.8.1" not in netns.output("ip", "address")
     assert "fd00:9::1" not in netns.output("ip", "address")
     assert not netns.shown("route", "show", "table", "1000")
@@ -141,10 +138,13 @@ def test_errors_name_the_request_and_what_the_kernel_says(route):
         (errno.EEXIST, 1, "RTM_NEWLINK box0: File exists", [links.set_up("lo"), links.bridge("box0")]),
         (errno.ENODEV, 0, "RTM_NEWLINK nothing: No such device", [links.set_up("nothing"), links.set_up("nobody")]),
         (errno.ENODEV, 0, "RTM_DELLINK nothing: No such device", [links.delete("nothing")]),
-        (errno.ERANGE, 0, "RTM_NEWLINK sixteen-letters-: Numerical result out of range", [links.bridge("sixteen-letters-")]),
+        (errno.ERANGE, 0, "RTM_NEWLINK sixteen-letters-: Numerical result out of range",
+         [links.bridge("sixteen-letters-")]),
         (errno.EINVAL, 0, "RTM_NEWLINK with/slash: Invalid argument", [links.bridge("with/slash")]),
-        (errno.EINVAL, 0, "RTM_NEWLINK box0: Invalid argument: mtu less than device minimum", [links.set_mtu("box0", 1)]),
-        (errno.ENETUNREACH, 0, "RTM_NEWROUTE default via 192.0.2.1: Network is unreachable: Nexthop has invalid gateway",
+        (errno.EINVAL, 0, "RTM_NEWLINK box0: Invalid argument: mtu less than device minimum",
+         [links.set_mtu("box0", 1)]),
+        (errno.ENETUNREACH, 0,
+         "RTM_NEWROUTE default via 192.0.2.1: Network is unreachable: Nexthop has invalid gateway",
          [links.default_route(packed("192.0.2.1"), links.index_of(route, "lo"))]),
         (errno.ESRCH, 0, "RTM_NEWLINK v1: No such process", [links.veth("v1", "eth0", pid=(1 << 22) - 1)]),
     ]:  # fmt: skip
@@ -158,23 +158,17 @@ def test_errors_name_the_request_and_what_the_kernel_says(route):
 
 def test_who_may_not_is_told_what_it_takes(test_host):
     """A plain user's socket refuses, by number and with a hint."""
-    import subprocess
-    import sys
-
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from tarbox.kernel import links; from tarbox.kernel.netlink import Netlink\n"
         "try: Netlink().send([links.bridge('box0')])\n"
         "except Exception as error: print(error)\n"
     )
-    source = test_host.plain_main.parent.parent
-    done = subprocess.run(
-        ["setpriv", "--reuid=65533", "--regid=65533", "--clear-groups", test_host.plain_python, "-B", "-c", program, source],
-        stdout=subprocess.PIPE, text=True, check=True, cwd="/",
-    )  # fmt: skip
-    assert "RTM_NEWLINK box0: Operation not permitted" in done.stdout
-    assert "it takes CAP_NET_ADMIN" in done.stdout
-    assert sys.executable
+    become = ("setpriv", f"--reuid={PLAIN_USER}", f"--regid={PLAIN_USER}", "--clear-groups")
+    source = str(test_host.plain_main.parent.parent)
+    told = netns.output(*become, test_host.plain_python, "-B", "-c", program, source, cwd="/")
+    assert "RTM_NEWLINK box0: Operation not permitted" in told
+    assert "it takes CAP_NET_ADMIN" in told
 
 
 def test_a_thousand_addresses_at_once(route):
@@ -254,11 +248,10 @@ def test_a_process_that_has_ended():
     os.close(handle)
 
 
-def test_the_socket_is_closed_in_programs(route):
+def test_a_socket_isnt_for_programs_that_are_executed(route):
     assert not os.get_inheritable(route.fileno())
     number = route.fileno()
     route.close()
     route.close()
     with pytest.raises(OSError):
         os.fstat(number)
-    assert socket.AF_NETLINK == 16
