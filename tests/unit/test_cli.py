@@ -186,7 +186,8 @@ def test_every_option_reaches_the_engine(tmp_path: Path, monkeypatch: pytest.Mon
         "pid": "host", "ipc": "none", "uts": "pid:1", "cgroupns": "private", "time": "ns:/a", "uptime-offset": "1d",
         "publish": "80", "expose": "80", "add-host": "a:10.0.0.7", "dns": "10.0.0.53", "dns-search": ".",
         "dns-option": "use-vc",
-        "ip": "10.0.0.7", "ip6": "fd00::7", "mac-address": "02:00:00:00:00:01", "userns": "auto", "uidmap": "0:1:2", "gidmap": "0:1:2",
+        "ip": "10.0.0.7", "ip6": "fd00::7", "mac-address": "02:00:00:00:00:01",
+        "userns": "auto", "uidmap": "0:1:2", "gidmap": "0:1:2",
     }  # fmt: skip
     for option in run.OPTIONS:
         if option.names[0] in ("profile", "step"):
