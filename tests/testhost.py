@@ -161,12 +161,17 @@ def cgroups() -> set[str]:
 
 
 def state_files() -> set[str]:
-    """What tarbox keeps under /run while it works, the empty folders of journals aside."""
+    """What tarbox keeps under /run while it works.
+
+    That isn't the empty folder of journals, nor the note of which subnet the default network has until a boot.
+    """
     found = set()
     for folder, folders, files in os.walk("/run/tarbox"):
         depth = folder.count("/") - 2  # the folder of one data root is at 1
-        found |= {os.path.join(folder, name) for name in files}
-        found |= {os.path.join(folder, name) for name in folders if depth > 1 or (depth == 1 and name != "journals")}
+        noted = depth == 2 and folder.endswith("/networks")
+        found |= {os.path.join(folder, name) for name in files if not (noted and name == "bridge")}
+        usual = ("journals", "networks") if depth == 1 else ()
+        found |= {os.path.join(folder, name) for name in folders if depth > 0 and name not in usual}
     return found
 
 

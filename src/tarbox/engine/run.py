@@ -328,6 +328,10 @@ def _carry_out(
         _warn(slots.warnings)
         if watch:
             watch.started()
+        if attached and attached.reserved:
+            from .relay import Relay
+
+            session.relay = Relay(attached.reserved, attached.addresses)
         backend = container.beside.cgroups
         code = session.run(
             pid,
