@@ -1,7 +1,4 @@
-"""The relay leads clients to a container where the kernel's translation can't, harms nobody, and leaves nothing.
-
-Addresses of this host's loopback stand for the container; the clients use ::1.
-"""
+"""The relay leads clients to a container where the kernel's translation can't, harms nobody, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -9,166 +6,47 @@ import contextlib
 import hashlib
 import os
 import re
+import resource
 import select
 import selectors
 import signal
 import socket
-import struct
 import subprocess
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from foreground import command
-from tarbox.engine import relay, relay_datagrams
-from tarbox.engine.relay_loop import Loop, Service
+from relayed import (
+    BIG,
+    IPV4,
+    IPV6,
+    PORT,
+    RESET,
+    Published,
+    alive,
+    children,
+    echo,
+    everything,
+    is_reset,
+    looping,
+    name,
+    published,
+    server,
+    two_addresses,
+    until,
+)
+from tarbox.engine import relay
 from tarbox.networks.ports import read
 from tarbox.networks.reservation import reserve
-
-IPV4 = "127.0.0.2"
-IPV6, OTHER = "fd00:77::2", "fd00:77::9"
-PORT = 9000
-BIG = 100 << 20
-RESET = struct.pack("ii", 1, 0)
 
 
 @pytest.fixture
 def ipv6():
     """Two addresses of IPv6 beside ::1."""
-    for address in (IPV6, OTHER):
-        subprocess.run(["ip", "-6", "address", "add", f"{address}/128", "dev", "lo", "nodad"], check=True)
-    yield
-    for address in (IPV6, OTHER):
-        subprocess.run(["ip", "-6", "address", "del", f"{address}/128", "dev", "lo"], check=True)
-
-
-class Published:
-    """A session whose container is a cat, with published ports."""
-
-    def __init__(self, *texts: str, to: tuple[str, ...] = (IPV4,), **options) -> None:
-        words = [*(f"--publish {text}" for text in texts), *(f"--to {address}" for address in to)]
-        self.process = subprocess.Popen(
-            command("cat", options=" ".join(["-i", *words])), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, **options,
-        )  # fmt: skip
-        self.ports = [int(word) for word in self.process.stderr.readline().split()]
-
-    def client(self, at: int = 0, address: str = "::1") -> socket.socket:
-        made = socket.create_connection((address, self.ports[at]), 60)
-        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return made
-
-    def datagrams(self, at: int = 0, address: str = "::1") -> socket.socket:
-        made = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        made.settimeout(60)
-        made.connect((address, self.ports[at]))
-        return made
-
-    def relays(self) -> list[int]:
-        """The processes that serve."""
-        return [pid for pid in children(self.process.pid) if name(pid) == "tarbox-relay"]
-
-    def end(self) -> int:
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        code = self.process.wait(60)
-        self.process.stderr.close()
-        return code
-
-
-@contextlib.contextmanager
-def published(*texts: str, to: tuple[str, ...] = (IPV4,), **options):
-    made = Published(*texts, to=to, **options)
-    try:
-        yield made
-    finally:
-        code = made.end()
-    assert code == 0
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and f"\nPPid:\t{pid}\n" in (entry / "status").read_text():
-                found.append(int(entry.name))
-    return found
-
-
-def name(pid: int) -> str:
-    return Path("/proc", str(pid), "comm").read_text().strip()
-
-
-def until(true) -> None:
-    end = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < end, "it didn't come to that"
-        time.sleep(0.01)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-@contextlib.contextmanager
-def server(serve=None, address: str = IPV4, port: int = PORT):
-    """A listener; with `serve`, each connection is given to that function, in a thread of its own."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.create_server((address, port), family=family, backlog=4096) as listener:
-        threads = []
-
-        def accept() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                connection.settimeout(60)
-                threads.append(threading.Thread(target=one, args=(connection,)))
-                threads[-1].start()
-
-        def one(connection: socket.socket) -> None:
-            with connection:
-                serve(connection)
-
-        if serve:
-            main = threading.Thread(target=accept)
-            main.start()
-        try:
-            yield listener
-        finally:
-            if serve:
-                listener.shutdown(socket.SHUT_RDWR)
-                main.join()
-                for thread in threads:
-                    thread.join()
-
-
-def is_reset(session: Published, at: int) -> bool:
-    """Whether a client is reset, at once or when it reads."""
-    try:
-        with session.client(at) as client:
-            return client.recv(1) is None
-    except ConnectionResetError:
-        return True
-
-
-def everything(connection: socket.socket) -> bytes:
-    parts = []
-    while part := connection.recv(1 << 16):
-        parts.append(part)
-    return b"".join(parts)
-
-
-def echo(connection: socket.socket) -> None:
-    with contextlib.suppress(ConnectionResetError):
-        while data := connection.recv(1 << 16):
-            connection.sendall(data)
+    with two_addresses():
+        yield
 
 
 # --- The process -----------------------------------------------------------------------------------------------------
@@ -340,7 +218,16 @@ def test_100_mb_each_way_at_once():
     assert found == [expected] * 2
 
 
-def test_1000_connections_at_once():
+@pytest.fixture
+def many_files():
+    """Room for both ends of a thousand connections."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, before[1]), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_1000_connections_at_once(many_files):
     """All are open at the same time, and each gets what it sent."""
     poller = selectors.DefaultSelector()
 
@@ -484,8 +371,6 @@ def test_who_sends_waits_for_who_doesnt_read_and_nothing_piles_up_between():
 
 def test_the_last_of_2000_ports_is_served_where_the_limit_is_1024():
     def low() -> None:
-        import resource
-
         resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
     with server(echo, port=10999), published("21001-23000:9000-10999", preexec_fn=low) as session:
@@ -505,141 +390,6 @@ def test_by_ipv4_it_works_as_well():
                 assert client.recv(5) == b"hello"
 
 
-# --- Datagrams -------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def datagram_server(answer, address: str = IPV4):
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as own:
-        own.bind((address, PORT))
-
-        def serve() -> None:
-            while True:
-                data, client = own.recvfrom(1 << 16)
-                if data == b"end":
-                    return
-                for part in answer(data, client):
-                    own.sendto(part, client)
-
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield own
-        finally:
-            with socket.socket(own.family, socket.SOCK_DGRAM) as stop:
-                stop.sendto(b"end", (address, PORT))
-            thread.join()
-
-
-def back(data: bytes, client: object) -> list[bytes]:
-    return [data]
-
-
-def test_each_client_gets_the_answers_that_are_its_own():
-    ports = set()
-
-    def answer(data: bytes, client: tuple[str, int]) -> list[bytes]:
-        ports.add(client[1])
-        return [b"1" + data, b"2" + data]
-
-    with datagram_server(answer), published(f"{PORT}/udp") as session:
-        clients = [session.datagrams() for _ in range(20)]
-        for turn in (b"a", b"b"):
-            for number, client in enumerate(clients):
-                client.send(turn + b"%d" % number)
-            for number, client in enumerate(clients):
-                assert {client.recv(100), client.recv(100)} == {
-                    b"1" + turn + b"%d" % number,
-                    b"2" + turn + b"%d" % number,
-                }
-        assert len(ports) == 20  # one for each client, and the same each time
-        for client in clients:
-            client.close()
-
-
-def test_a_datagram_of_any_size_goes_through():
-    with datagram_server(back), published(f"{PORT}/udp") as session, session.datagrams() as client:
-        for size in (0, 1, 1472, 9000, 65000):
-            data = os.urandom(size)
-            client.send(data)
-            assert client.recv(1 << 16) == data
-
-
-def test_the_answer_comes_from_the_address_that_was_written_to(ipv6):
-    with datagram_server(back), published(f"{PORT}/udp", f"0.0.0.0::{PORT}/udp") as session:
-        for address in ("::1", IPV6, OTHER):
-            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
-                client.settimeout(60)
-                client.sendto(b"hello", (address, session.ports[0]))
-                assert client.recvfrom(100)[1][:2] == (address, session.ports[0])
-        for port in session.ports:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-                client.settimeout(60)
-                client.sendto(b"hello", ("127.0.0.3", port))
-                assert client.recvfrom(100)[1] == ("127.0.0.3", port)
-
-
-def test_a_datagram_that_nobody_takes_by_ipv6_goes_there_by_ipv4(ipv6):
-    with datagram_server(lambda data, client: [b"old" + data]), published(f"{PORT}/udp", to=(IPV4, IPV6)) as session:
-        with session.datagrams() as client:
-            client.send(b"1")
-            assert client.recv(100) == b"old1"
-            client.send(b"2")
-            assert client.recv(100) == b"old2"
-        with datagram_server(lambda data, client: [b"new" + data], IPV6), session.datagrams() as client:
-            client.send(b"3")
-            assert client.recv(100) == b"new3"
-
-
-def test_where_nobody_listens_a_datagram_is_lost_and_a_later_one_isnt():
-    with published(f"{PORT}/udp") as session, session.datagrams() as client:
-        client.send(b"1")
-        until(session.relays)
-        with datagram_server(back):
-
-            def answered() -> bool:
-                client.send(b"2")
-                return bool(select.select([client], [], [], 0.1)[0])
-
-            until(answered)
-            assert client.recv(100) == b"2"
-
-
-# --- Bounds ----------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def looping(text: str, most: int = 10):
-    """The loop in a thread of this process, for bounds that take too long to reach otherwise; gives the port."""
-    with reserve(read(text)) as reserved, select.epoll() as gate:
-        services = [Service(reserved.ports[0], os.dup(reserved.sockets[0]), (IPV4,))]
-        gate.register(services[0].socket, select.EPOLLIN)
-        loop = Loop(gate, services, most)
-        reader, writer = socket.socketpair()
-        with reader, writer:
-            loop.hub.register(reader, select.EPOLLIN)  # nobody's: it only wakes the loop
-
-            def run() -> None:
-                while not select.select([reader], [], [], 0)[0]:
-                    loop.turn()
-
-            thread = threading.Thread(target=run)
-            thread.start()
-            try:
-                yield loop, reserved.ports[0].host_first
-            finally:
-                writer.send(b"end")
-                thread.join()
-                for end in [*loop.left, *(end for one in set(loop.owners.values()) for end in ends(one))]:
-                    end.close()
-                services[0].socket.close()
-                loop.hub.close()
-
-
-def ends(owner) -> list[socket.socket]:
-    return owner.ends if hasattr(owner, "ends") else [owner.end_there]
-
-
 def test_more_clients_than_may_be_wait_for_one_to_go():
     with server(echo), looping(str(PORT), most=2) as (loop, port):
         clients = [socket.create_connection(("::1", port), 60) for _ in range(4)]
@@ -654,30 +404,3 @@ def test_more_clients_than_may_be_wait_for_one_to_go():
         for client in clients[2:]:
             client.close()
         until(lambda: loop.connections.count == 0)
-
-
-def test_of_clients_that_send_datagrams_only_the_latest_are_remembered(monkeypatch):
-    monkeypatch.setattr(relay_datagrams, "MOST", 2)
-    with datagram_server(back), looping(f"{PORT}/udp") as (loop, port):
-        for number in range(5):
-            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client:
-                client.settimeout(60)
-                client.sendto(b"%d" % number, ("::1", port))
-                assert client.recv(10) == b"%d" % number
-                assert len(loop.datagrams.flows) <= 2
-
-
-def test_a_client_that_was_idle_for_long_is_forgotten(monkeypatch):
-    monkeypatch.setattr(relay_datagrams, "IDLE_SECONDS", 0.2)
-    with (
-        datagram_server(back),
-        looping(f"{PORT}/udp") as (loop, port),
-        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client,
-    ):
-        client.settimeout(60)
-        client.sendto(b"hello", ("::1", port))
-        assert client.recv(10) == b"hello"
-        until(lambda: not loop.datagrams.flows)
-        assert not loop.owners
-        client.sendto(b"again", ("::1", port))
-        assert client.recv(10) == b"again"
