@@ -86,10 +86,13 @@ class Attached(names.Attached):
 
     def close(self) -> None:
         """Give everything back that was taken here."""
-        paths = [lease.path for lease in self.held]
-        self.let_go()
-        for path in paths:
-            leases.let_go(path)
+        if self.held:  # there was no container: nobody else will do it
+            paths = [lease.path for lease in self.held]
+            self.let_go()
+            with leases.Locked(os.path.dirname(paths[0])) as locked:
+                for path in paths:
+                    locked.drop(path.rpartition("/")[2])
+                leases.remove(locked)
         if self.reserved:
             self.reserved.close()
             self.reserved = None

@@ -277,7 +277,7 @@ def _write(descriptor: int, words: str) -> None:
 
 
 def remove(locked: Locked) -> None:
-    """Remove the folder of the leases of a network that has gone; one in which an address is held stays."""
+    """Remove the folder of a network's leases, unless somebody holds an address."""
     if locked.descriptor < 0 or not all(locked.drop(name) for name in locked.names()):
         return
     for name in os.listdir(locked.descriptor):
