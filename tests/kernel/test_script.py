@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -105,6 +106,25 @@ def check_same(tarbox, *arguments, user=0):
 
 def test_a_directory(tarbox, image):
     check_same(tarbox, "-h", "box", image)
+
+
+NETWORK = "ip address; ip route; ip -6 route; cat /etc/hosts; [ ! -e /proc/net/if_inet6 ] || cat /proc/net/if_inet6"
+
+
+def test_a_network_with_a_published_port(tarbox, image):
+    """Address, routes and names are the same; what the script made on the host goes with it."""
+    tarbox.output("network", "create", "--ipv6", "six")
+    for words in (["-p", "127.0.0.1:8080:80", "-p", "53:53/udp"], ["--network", "six", "--ip6"]):
+        if words[-1] == "--ip6":
+            (found,) = json.loads(tarbox.output("network", "inspect", "six"))
+            words.append(found["IPAM"]["Config"][1]["Gateway"].removesuffix("1") + "7")
+        words += ["-h", "box", image, "sh", "-c", NETWORK]
+        ours = tarbox.output("run", "--rm", *words)
+        done = run_script(tarbox, *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        plain = [re.sub(r"eth0@if\d+|link-netnsid \d+|valid_lft \w+", "", text) for text in (ours, done.stdout)]
+        assert plain[1] == plain[0]
+    tarbox.output("network", "rm", "six")
 
 
 def test_limits_and_a_layer(tarbox, image):

@@ -33,6 +33,8 @@ from ..kernel import (
 )
 from ..kernel.cgroups import device_program, groups, v2, weights
 from ..kernel.cgroups import devices as device_rules
+from ..kernel.forwarding import Forwarding
+from ..networks.steps import AddElements, MakeNetwork
 from ..plan.script import About
 from ..plan.script import render as rendered
 from ..plan.shell import one_by_one, quote, staged
@@ -95,6 +97,11 @@ def _lacking(plan: Plan) -> list[str]:
             lines.append(
                 "Seccomp: no filter is loaded. System calls that it would refuse are only held by capabilities."
             )
+        elif isinstance(step, AddElements):
+            lines.append(
+                "No address is leased, and no port of the host reserved: a container of tarbox's may get the same ones."
+                " Over ::1, and over IPv6 without an address for it, a published port isn't reached."
+            )
         elif isinstance(step, keyring.NewKeyring):
             lines.append("The session keyring is a new one only where keyctl (package keyutils) is there.")
         elif isinstance(step, device_program.AllowDevices):
@@ -116,6 +123,8 @@ def _lacking(plan: Plan) -> list[str]:
 UNDO: dict[str, Callable[[str], str]] = {
     "tree": lambda path: f"chmod -R u+rwX {quote(path)} 2>/dev/null; rm -rf --one-file-system {quote(path)}",
     "cgroup": lambda path: f"remove_group {quote(path)}",
+    "elements": lambda name: _delete_elements(*name.split(" ", 1)),
+    "network": lambda name: _delete_network(*name.split(" ", 2)[:2]),
     "cgroup-parent": lambda path: f"[ ! -e {_mark(path)} ] || rmdir {quote(path)} 2>/dev/null",
 }
 
@@ -133,6 +142,26 @@ class Spelling:
         """The text of a step, see `plan/script.py`."""
         own = _SPELLINGS.get(type(step))
         return own(step, self) if own else step.shell()
+
+
+def _delete_elements(table: str, words: str) -> str:
+    from ..networks.firewall import deleting, read
+
+    elements = read(words)
+    ends = dict.fromkeys(one.key[0] for one in elements if one.set.startswith("ends"))
+    return "; ".join(
+        f"{line} 2>/dev/null" for line in [f"ip link delete {end}" for end in ends] + deleting(table, elements)
+    )
+
+
+def _delete_network(bridge: str, table: str) -> str:
+    """The bridge goes with its last port, and the tables with the last bridge."""
+    from ..networks.firewall import SETS, deleting, of_bridge
+
+    lines = [f"ip link delete {bridge}", *deleting(table, of_bridge(bridge, internal=True))]
+    tables = "; ".join(f"nft delete table {family} {table}" for family in SETS)
+    lines.append(f"nft list set inet {table} networks | grep -q elements || {{ {tables}; }}")
+    return f'[ -n "$(ip -o link show master {bridge})" ] || {{ {"; ".join(lines)}; }} 2>/dev/null'
 
 
 def _mark(path: str) -> str:
@@ -156,6 +185,12 @@ def _lines(step: Step, _: Spelling) -> str:
 def _make_scratch(step: overlay.MakeScratch, _: Spelling) -> str:
     above = os.path.dirname(step.path)
     return f"[ -d {quote(above)} ] || (umask 077; mkdir -p {quote(above)})\n" + one_by_one(step.shell())
+
+
+def _add_elements(step: AddElements, _: Spelling) -> str:
+    from ..networks.firewall import shell
+
+    return shell(step.table, (*step.network, *step.own))
 
 
 def _make_parent(step: groups.MakeParent, _: Spelling) -> str:
@@ -471,6 +506,9 @@ def _saying(text: str) -> Callable[[Any, Spelling], str]:
 
 _SPELLINGS: dict[type, Callable[[Any, Spelling], str]] = {
     overlay.MakeScratch: _make_scratch,
+    MakeNetwork: _lines,
+    Forwarding: _lines,
+    AddElements: _add_elements,
     groups.MakeParent: _make_parent,
     groups.WriteControl: _write_control,
     groups.OpenGroup: _open_group,

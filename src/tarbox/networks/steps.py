@@ -85,4 +85,4 @@ class AddElements(Step):
         return f"send(NFT_MSG_NEWSETELEM {', '.join(map(str, (*self.network, *self.own)))})"
 
     def shell(self) -> str:
-        return firewall.shell(self.table, (*self.network, *self.own))
+        return "; ".join(firewall.adding(self.table, (*self.network, *self.own)))
