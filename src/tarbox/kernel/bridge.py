@@ -16,7 +16,7 @@ from __future__ import annotations
 from errno import EEXIST, ENODEV, ENOENT, EOPNOTSUPP, ESRCH
 
 from ..errors import KernelError, ProcessNotFoundError, UnsupportedError, UsageError
-from ..plan.step import PARENT, Slots, Step
+from ..plan.step import PARENT, RUNNER, Row, Slots, Step
 from . import links
 from .addresses import shown
 from .netlink import Message, Netlink, NetlinkError, visit
@@ -221,6 +221,29 @@ class ConnectVeth(Step):
               for gateway in self.gateways),
         ]  # fmt: skip
         return "\n".join(lines)
+
+
+class AwaitNetwork(Step):
+    """Wait until the parent has plugged the container in (`ConnectVeth`)."""
+
+    __slots__ = ()
+
+    waits = True
+    phase = "namespaces"
+    why = "the program shall find its network ready when it starts, and not a moment later"
+    man = "recv(2)"
+
+    def __init__(self) -> None:
+        super().__init__(RUNNER)
+
+    def rows(self, slots: Slots) -> list[Row]:
+        return []  # the row that waits is the machinery's: it knows the channel
+
+    def call(self) -> str:
+        return "recv(parent)"
+
+    def shell(self) -> str:
+        return ":  # the helper does it before it changes the root, for which the program waits"
 
 
 def mac(addresses: tuple[tuple[bytes, int], ...]) -> bytes:
