@@ -258,6 +258,21 @@ def test_forwarding(ipv6):
     Forwarding(ipv6).apply(Slots())
 
 
+def test_forwarding_where_nothing_may_be_written():
+    """What is set already is well; what isn't is told, with what is in the way."""
+    netns.output("mount", "--bind", "/proc/sys", "/proc/sys")
+    netns.output("mount", "-o", "remount,bind,ro", "/proc/sys")
+    try:
+        with pytest.raises(KernelError, match=r"ip_forward, 1\): Read-only file .*/proc/sys is mounted read-only"):
+            Forwarding().apply(Slots())
+        netns.output("mount", "-o", "remount,bind,rw", "/proc/sys")
+        Forwarding().apply(Slots())
+        netns.output("mount", "-o", "remount,bind,ro", "/proc/sys")
+        Forwarding().apply(Slots())
+    finally:
+        netns.output("umount", "/proc/sys")
+
+
 def _advertised():
     """Three interfaces: with a route that a router told of, without, and with such a route but deaf by choice."""
     for name, deaf in (("world0", False), ("world1", False), ("world2", True)):
