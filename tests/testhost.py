@@ -149,6 +149,27 @@ def interfaces(of: str = "self") -> set[str]:
     return {line.partition(":")[0].strip() for line in lines}
 
 
+def tables() -> set[str]:
+    """The tables of nftables in this network namespace: "inet NAME" and the like."""
+    families = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+    found: set[str] = set()
+    try:
+        netfilter = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+    except OSError:  # a kernel without
+        return found
+    with netfilter:
+        netfilter.send(struct.pack("=IHHII4x", 20, 10 << 8 | 1, 0x301, 1, 0))
+        while True:
+            answer = netfilter.recv(65536)
+            while answer:
+                size, kind = struct.unpack_from("=IH", answer)
+                if kind in (2, 3):  # an error, or the end
+                    return found
+                length = struct.unpack_from("=H", answer, 20)[0]
+                found.add(f"{families.get(answer[16])} {answer[24 : 20 + length - 1].decode()}")
+                answer = answer[size + 3 & ~3 :]
+
+
 def cgroups() -> set[str]:
     """The cgroups that tarbox made, whoever told it to."""
     found = set()
@@ -192,6 +213,7 @@ class Snapshot:
         self.processes = marked(number)
         self.mounts = mounts()
         self.interfaces = interfaces()
+        self.tables = tables()
         self.state = state_files()
 
     def news(self, later: Snapshot) -> list[str]:
@@ -200,6 +222,7 @@ class Snapshot:
             *(f"process {pid}: {name}" for pid, name in later.processes.items() if pid not in self.processes),
             *(f"mount on {point}" for key, point in later.mounts.items() if key not in self.mounts),
             *(f"network interface {name}" for name in sorted(later.interfaces - self.interfaces)),
+            *(f"table {name} of nftables" for name in sorted(later.tables - self.tables)),
             *sorted(later.state - self.state),
         ]
 

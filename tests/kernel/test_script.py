@@ -233,6 +233,8 @@ def test_each_run_is_another_container(tarbox, image):
             "explain",
             "--script",
             "run",
+            "--net",
+            "none",
             f"{image}:O",
             "sh",
             "-c",
@@ -295,7 +297,7 @@ def test_a_signal_ends_it_and_takes_all_away(tarbox, image, number):
 def test_nothing_runs_on_when_it_is_killed(tarbox, image, tmp_path):
     """What lies on the host stays then, as the script says; here it is taken away by hand."""
     (tarbox.folder / "box.sh").write_text(
-        tarbox.output("explain", "--script", "run", f"{image}:O", "sh", "-c", "echo up; sleep 1000")
+        tarbox.output("explain", "--script", "run", "--net", "none", f"{image}:O", "sh", "-c", "echo up; sleep 1000")
     )
     process = subprocess.Popen(["sh", tarbox.folder / "box.sh"], stdout=subprocess.PIPE,
                                env=tarbox.environment(TMPDIR=str(tmp_path)))  # fmt: skip

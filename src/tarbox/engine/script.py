@@ -31,6 +31,7 @@ from ..kernel import (
     tmpfs,
     user_namespace,
 )
+from ..kernel.bridge import ALIAS
 from ..kernel.cgroups import device_program, groups, v2, weights
 from ..kernel.cgroups import devices as device_rules
 from ..kernel.forwarding import Forwarding
@@ -185,6 +186,11 @@ def _lines(step: Step, _: Spelling) -> str:
 def _make_scratch(step: overlay.MakeScratch, _: Spelling) -> str:
     above = os.path.dirname(step.path)
     return f"[ -d {quote(above)} ] || (umask 077; mkdir -p {quote(above)})\n" + one_by_one(step.shell())
+
+
+def _make_network(step: MakeNetwork, _: Spelling) -> str:
+    """With a remark that keeps tarbox from deleting the bridge as one that nobody needs."""
+    return one_by_one(step.shell().replace(f"alias {ALIAS}", f"alias {quote(f'{ALIAS} script')}"))
 
 
 def _add_elements(step: AddElements, _: Spelling) -> str:
@@ -506,7 +512,7 @@ def _saying(text: str) -> Callable[[Any, Spelling], str]:
 
 _SPELLINGS: dict[type, Callable[[Any, Spelling], str]] = {
     overlay.MakeScratch: _make_scratch,
-    MakeNetwork: _lines,
+    MakeNetwork: _make_network,
     Forwarding: _lines,
     AddElements: _add_elements,
     groups.MakeParent: _make_parent,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from ..errors import KernelError
 from ..kernel import links
+from ..kernel.bridge import ALIAS
 from ..kernel.netlink import Netlink
 from ..unistd import os
 from . import firewall, leases
@@ -78,9 +79,13 @@ def _sleep(seconds: float) -> None:
 def _delete(bridge: str, folder: str) -> None:
     if leases.busy(folder):
         return
-    try:
-        with Netlink() as socket:
-            socket.send([links.delete(bridge)])
-    except KernelError as error:
-        if error.errno not in _ABSENT:
-            raise
+    with Netlink() as socket:
+        there = links.link(socket, bridge)
+        # A script that `tarbox explain --script` wrote leases nothing, but it has a port, and a remark on the bridge.
+        if not there or there.alias != ALIAS or any(link.master == there.index for link in links.links(socket)):
+            return
+        try:
+            socket.send([links.delete(there.index)])
+        except KernelError as error:
+            if error.errno not in _ABSENT:
+                raise
