@@ -124,10 +124,10 @@ def run(options: IsolateOptions, root: str | None = None) -> int:
 
 def explain(options: IsolateOptions, root: str | None = None) -> str:
     """What `run` would do with these options, step by step, as text; nothing is done."""
-    from ..plan.explain import render
+    from ..plan.explain import PLAIN, render
 
     made = _prepare(options, Roots(root), keep=False)
-    return render(made.plan(), {made.id: "ID"})
+    return render(made.plan(), {made.id: "ID"}, PLAIN)
 
 
 def _prepare(options: IsolateOptions, roots: Roots, keep: bool = True) -> _Prepared:
