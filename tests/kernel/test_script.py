@@ -338,3 +338,18 @@ def test_a_linter_has_nothing_to_say(tarbox, image, tmp_path):
         said.append(subprocess.run(command, input=text, capture_output=True, text=True).stdout)
     assert len(said) == 6
     assert not "".join(said)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--pid", "pid:1"), "namespaces of others"), (("--net", "pid:1"), "namespaces of others"),
+        (("--userns", "auto"), "ids of its own"), (("--uptime-offset", "1d"), "clocks of its own"),
+        (("--pid", "host"), "processes among the host's"),
+    ],
+)  # fmt: skip
+def test_what_no_script_can_be_written_of_is_refused(tarbox, option, said):
+    """Rather than to write one that doesn't make the container."""
+    done = tarbox("explain", "--script", "run", *option, "host", "true")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (125, "", 1)
+    assert f"no script can be written of {said}: " in done.stderr

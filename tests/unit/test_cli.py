@@ -118,8 +118,31 @@ def test_options_after_the_image_are_asked_about(engine: Engine, capfd: pytest.C
             "--security-opt seccomp=/nonexistent: there is no such file (a profile in Docker's or the OCI's JSON,"
             " or unconfined)",
         ),
-        ("explain", "explain tells of 'run' (e.g. 'tarbox explain run -it host sh')"),
-        ("explain ps", "explain tells of 'run', not of 'ps' (e.g. 'tarbox explain run -it host sh')"),
+        ("explain", "explain tells of run, isolate, limit, enter, debug (e.g. 'tarbox explain run -it host sh')"),
+        (
+            "explain ps",
+            "explain tells of run, isolate, limit, enter, debug, not of 'ps' (e.g. 'tarbox explain run -it host sh')",
+        ),
+        (
+            "explain isolate true",
+            "nothing to isolate 'true' from (e.g. --net, --pid or --root DIR; see 'tarbox isolate --help')",
+        ),
+        (
+            "explain limit -m 5m",
+            "no command to limit (e.g. 'tarbox limit -m 50m -- make'; see 'tarbox limit --help')",
+        ),
+        (
+            "explain limit create x",
+            "explain tells of a command with limits, not of 'limit create' (a group that lasts is made by the same"
+            " steps: tarbox explain limit -m 50m -- true)",
+        ),
+        ("explain enter --net", "enter needs a target (e.g. 'tarbox enter --net 4711 -- ip addr')"),
+        (
+            "explain --script isolate --net true",
+            "--script writes a container, not what isolate does: a script is shells within shells, and what a plain"
+            " command keeps of its caller (descriptors, variables, the terminal) it wouldn't keep ('tarbox explain"
+            " isolate' shows each step's own command)",
+        ),
         ("explain run", "no image to run (e.g. 'tarbox run -it host'; see 'tarbox run --help')"),
         ("help rnu", "there is no command 'rnu' (did you mean 'tarbox run'?)"),
         ("help run explain", "help takes one command (e.g. 'tarbox help run')"),

@@ -86,23 +86,33 @@ _SUBVERBS = {
 
 def main(words: list[str], settings: Globals) -> int:
     """Run a command with limits, or do something with a lasting group."""
-    if words and words[0] in _SUBVERBS:
+    if is_lasting(words):
         return _lasting(_SUBVERBS[words[0]], words[1:], settings.root)
-    found = parse(VERB, words)
-    if not found.rest:
-        raise UsageError("no command to limit", "e.g. 'tarbox limit -m 50m -- make'; see 'tarbox limit --help'")
-    options = _options(found)
+    command, options = command_and_limits(words)
     from ..engine.limits import run
 
     try:
-        return run(found.rest, options, settings.root)
+        return run(command, options, settings.root)
     except CommandNotFoundError as error:
-        if words[0] == found.rest[0]:  # perhaps it wasn't meant to be a command
+        if words[0] == command[0]:  # perhaps it wasn't meant to be a command
             from ..engine.nearest import suggest
 
             near = suggest(words[0], _SUBVERBS)
             error.hint = f"did you mean 'tarbox limit {near}'?" if near else error.hint
         raise
+
+
+def command_and_limits(words: list[str]) -> tuple[list[str], RunOptions]:
+    """The command of a `limit` without a name, and its limits."""
+    found = parse(VERB, words)
+    if not found.rest:
+        raise UsageError("no command to limit", "e.g. 'tarbox limit -m 50m -- make'; see 'tarbox limit --help'")
+    return found.rest, _options(found)
+
+
+def is_lasting(words: list[str]) -> bool:
+    """Whether these words are about a group that lasts."""
+    return bool(words) and words[0] in _SUBVERBS
 
 
 def _lasting(verb: Verb, words: list[str], root: str | None) -> int:

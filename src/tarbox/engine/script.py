@@ -10,6 +10,7 @@ man 1 sh
 
 from __future__ import annotations
 
+from ..errors import UnsupportedError
 from ..images import host, layers
 from ..kernel import (
     credentials,
@@ -63,6 +64,7 @@ def script(plan: Plan, command: str, user: int, names: Mapping[str, str]) -> str
     command: what was asked for, as typed. user: the caller's id. names: "ID", and "NAME" where the host name is made of
     it, and "END" with a network, each by the value that this plan has of it.
     """
+    _refuse(plan)
     variables = {"ID": "$(od -An -N32 -tx1 /dev/urandom | tr -d ' \\n')  # another container each time"}
     names = dict(names)
     if "NAME" in names.values():
@@ -83,6 +85,20 @@ def script(plan: Plan, command: str, user: int, names: Mapping[str, str]) -> str
     about.undo = UNDO
     about.lacking = _lacking(plan)
     return rendered(plan, about, spelled)
+
+
+def _refuse(plan: Plan) -> None:
+    """Raise UnsupportedError for a container that this frame of shells can't make."""
+    reasons = {
+        "OpenNamespace": "namespaces of others: a shell that enters them ends where they do, not with its caller",
+        "MakeTimeNamespace": "clocks of its own: unshare makes them for a process that comes after the one it starts",
+        "MakeMap": "ids of its own: what shows the image's files with them, mapped mounts and a helper, has no command",
+        "Guard": "processes among the host's: a shell that is killed leaves them behind, and nothing watches over it",
+    }
+    kinds = {type(step).__name__ for step in plan.steps}
+    for name, reason in reasons.items():
+        if name in kinds:
+            raise UnsupportedError(f"no script can be written of {reason}", "'tarbox explain run' tells the steps")
 
 
 def _lacking(plan: Plan) -> list[str]:
