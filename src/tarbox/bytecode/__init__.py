@@ -44,7 +44,7 @@ FOLDER = f"{PACKAGE}/__pycache__"
 FILE = f"{FOLDER}/tarbox.{sys.implementation.cache_tag}.modules"
 MAGIC = MAGIC_NUMBER
 HEAD = len(MAGIC) + 8  # the magic number of Python's bytecode, and the length of the index
-WRITER = "tarbox.bytecode.file"
+WRITERS = "tarbox.bytecode."  # whose modules aren't in the file
 PYTHON = f"{sys.version} {sys.base_exec_prefix}"  # whose machine code it is
 _MODULE = type(sys)
 
@@ -99,7 +99,7 @@ class Modules:
             file, stamp = self.extensions[name]
             if stamp_of(file) == stamp:
                 return spec_from_file_location(name, file)
-        elif name.startswith("tarbox.") and name != WRITER and self._may_write():
+        elif name.startswith("tarbox.") and not name.startswith(WRITERS) and self._may_write():
             from .file import recorded
 
             return recorded(self, name, path)

@@ -3,10 +3,9 @@
     magic number of Python's bytecode ── length of the index ── index ── code of a group ── code of a group ── …
 
 Only the command that writes loads this. It sees the ordinary imports go by, so that it knows which modules the import
-of another brings along. They are compiled once more, without docstrings and columns, which no command shows and every
-start would read, and without the import of `__future__`, which only the compiler needs; lines stay, so an error is told
-as precisely as ever. Writing is to a file of another name, which then
-takes the place of the old one: two commands that write at once disturb neither each other nor those who read.
+of another brings along. They are compiled once more, without what no command needs and every start would read: see
+`lean.py`. Writing is to a file of another name, which then takes the place of the old one: two commands that write at
+once disturb neither each other nor those who read.
 
 https://docs.python.org/3/reference/import.html#finders-and-loaders, man 2 rename
 """
@@ -19,6 +18,7 @@ import sys
 from importlib.machinery import ExtensionFileLoader, PathFinder, SourceFileLoader
 
 from . import FILE, FOLDER, MAGIC, PACKAGE, PYTHON, fits, stamp_of
+from .lean import lean
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,28 +114,6 @@ def _compiled(name: str) -> tuple[Member, CodeType] | None:
         return None
     source = spec.origin.removeprefix(PACKAGE + "/")
     return (name, source, stamp, spec.submodule_search_locations is not None), code
-
-
-def lean(source: bytes, path: str) -> CodeType:
-    """Compile a module without docstrings and `__future__`, and with the lines of its code but not the columns."""
-    import __future__
-
-    import ast
-
-    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    tree = ast.parse(source, path)
-    flags = 0
-    for first in tree.body[:]:
-        if isinstance(first, ast.ImportFrom) and first.module == "__future__":
-            flags |= sum(getattr(__future__, feature.name).compiler_flag for feature in first.names)
-            tree.body.remove(first)
-    for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
-            node.body[:1] = [] if len(node.body) > 1 else [ast.copy_location(ast.Pass(), node.body[0])]
-        if "lineno" in node._attributes:  # -1 says "unknown" to the compiler
-            vars(node).update(end_lineno=vars(node)["lineno"], col_offset=-1, end_col_offset=-1)
-    code: CodeType = compile(tree, path, "exec", flags, dont_inherit=True, optimize=0)
-    return code
 
 
 def _extensions(modules: Modules) -> Extensions:
