@@ -189,7 +189,7 @@ def drop_marker(work: str) -> None:
     For directories that are thrown away, which can be begun while they are in use: the kernel looks for the note when
     it mounts, and at no other time. Nothing is said of what can't be removed; who removes the rest will meet it.
     """
-    note = f"{work}/work/incompat"
+    note = os.path.join(work, "work", "incompat")
     try:
         os.unlink(f"{note}/volatile/dirty")
         os.rmdir(f"{note}/volatile")
