@@ -9,6 +9,7 @@ from ..errors import ImageNotFoundError, KernelError, TarboxError, UnsupportedEr
 from ..images import source
 from ..kernel import cgroups, signals
 from ..kernel.mounts import MakeSource
+from ..kernel.overlay import OpenOverlay, drop_marker
 from ..kernel.program import Execute
 from ..kernel.syscall import syscall
 from ..plan.executor import Execution
@@ -305,7 +306,7 @@ def _carry_out(
     kernel_objects, disk_objects = _sort(container.plan.records(), roots.data)
     if container.range and container.range.path:
         kernel_objects.insert(0, ("range", container.range.path))
-    execution = Execution(container.plan, slots, launch, observe, meanwhile=load)
+    execution = Execution(container.plan, slots, launch, observe, meanwhile=lambda: _begin_to_take_away(container))
     learning = container.learning
     if learning:
         execution.receive = lambda listener: learning.start(listener, execution.pid)
@@ -373,6 +374,14 @@ def _carry_out(
             from ..kernel.guard import dismiss
 
             dismiss(slots.found["guard"])  # type: ignore[arg-type]
+
+
+def _begin_to_take_away(container: Container) -> None:
+    """While the container is being set up there is time for what needn't wait for its end."""
+    load()
+    for step in container.plan.steps:
+        if isinstance(step, OpenOverlay) and step.work:
+            drop_marker(step.work)
 
 
 def _sort(records: list[tuple[str, str]], data: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

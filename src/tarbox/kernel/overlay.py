@@ -195,6 +195,21 @@ class OpenOverlay(Step):
         return f"mount -t overlay -o {quote(self.shown())} none {staged(self.slot)}"
 
 
+def drop_marker(work: str) -> None:
+    """Remove the kernel's note that what is below `work` was never synced, so that nobody mounts it another time.
+
+    For directories that are thrown away, which can be begun while they are in use: the kernel looks for the note when
+    it mounts, and at no other time. Nothing is said of what can't be removed; who removes the rest will meet it.
+    """
+    note = os.path.join(work, "work", "incompat")
+    try:
+        os.unlink(f"{note}/volatile/dirty")
+        os.rmdir(f"{note}/volatile")
+        os.rmdir(note)
+    except OSError:  # not volatile, or in memory, where the host sees none of it
+        pass
+
+
 def _escaped(path: str) -> str:
     """A path among options that commas separate."""
     return path.replace("\\", "\\\\").replace(",", "\\,")
