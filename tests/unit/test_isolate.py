@@ -178,7 +178,7 @@ def test_a_plain_user_steps_into_his_own_ids_first(monkeypatch):
         ("--mnt true", "unknown option --mnt"),
         ("--net=4711 true", "'4711' doesn't say what it is (pid:4711 is process 4711"),
         ("--net=hots true", "--net: 'hots' is no net namespace (did you mean host?)"),
-        ("--net=container:x true", "containers have no names yet"),
+        ("--net=container:x true", "there is no running container 'x'"),
         ("--ipc=none true", "--ipc: 'none': isolate leaves /dev/shm as it is"),
         ("--mount=pid:1 true", "mounts of others aren't joined ('tarbox enter --mount TARGET'"),
         ("--mount=type=tmpfs,target=/x true", "it takes no value here (a mount is -v SOURCE:TARGET"),

@@ -28,6 +28,7 @@ _SWITCHES = ("0", "1", "f", "t", "false", "true")
 _NAMESPACES = ("mount", "uts", "ipc", "network", "pid", "cgroup", "user", "time")
 
 _NO_ID = "a plain command has no id, nor anything else that could be looked up"
+_LOOPBACK = "its own network has loopback only: 'tarbox run host COMMAND' is on one, --net=ns:PATH joins one"
 _NO_IMAGE = "there is no image; --root DIR takes the files of a directory"
 
 
@@ -201,6 +202,8 @@ VERB = Verb(
         "label": _NO_ID, "l": _NO_ID, "label-file": _NO_ID, "annotation": _NO_ID, "cidfile": _NO_ID, "name": _NO_ID,
         "profile": "'tarbox run --profile' times the steps of a container",
         "step": "'tarbox run --step' stops in a container; 'tarbox explain isolate' tells the steps of this",
+        **dict.fromkeys(("publish", "p", "publish-all", "P", "expose", "ip", "ip6", "mac-address"), _LOOPBACK),
+        **dict.fromkeys(("add-host", "dns", "dns-search", "dns-option", "dns-opt"), "it has your /etc: -v FILE:/etc/hosts"),
         "pull": _NO_IMAGE, "platform": _NO_IMAGE, "q": _NO_IMAGE, "quiet": _NO_IMAGE,
     },
     (
