@@ -1,6 +1,7 @@
 """A session around a plain process in the place of a container, to test it without the rest of the engine.
 
-    python -I tests/foreground.py [-i] [-t] [--timeout S] [--hangup S] [--fail-to-thaw] [--no-freezer] -- COMMAND…
+    python -I tests/foreground.py [-i] [-t] [--timeout S] [--hangup S] [--fail-to-thaw] [--no-freezer]
+                                  [--publish PORT]… [--to ADDRESS]… -- COMMAND…
 
 It does what the engine does: blocks all signals, makes the process, and lets the session serve it.
 """
@@ -12,6 +13,11 @@ import os
 import signal
 import sys
 from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from tarbox.engine.session import Session
+    from tarbox.networks.reservation import Reserved
 
 MAIN = Path(__file__).resolve()
 
@@ -29,6 +35,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--hangup", type=float)
     parser.add_argument("--fail-to-thaw", action="store_true")
     parser.add_argument("--no-freezer", action="store_true")
+    parser.add_argument("--publish", action="append", default=[])
+    parser.add_argument("--to", action="append", default=[])
     parser.add_argument("command", nargs="+")
     return parser.parse_args()
 
@@ -49,6 +57,7 @@ def main() -> int:
     except UsageError as error:
         print(f"tarbox: {error}", file=sys.stderr)
         return 125
+    reserved = _publish(ours, asked.publish, asked.to) if asked.publish else None
     signals.block_all()
     slots = Slots()
     slots.descriptors.update(ours.slots())
@@ -80,7 +89,23 @@ def main() -> int:
     if asked.no_freezer:
         hooks = {"freeze": refuse, "thaw": refuse}
     console = slots.take("console") if asked.terminal else None
-    return ours.run(pid, os.pidfd_open(pid), console, timeout=asked.timeout, **hooks)
+    try:
+        return ours.run(pid, os.pidfd_open(pid), console, timeout=asked.timeout, **hooks)
+    finally:
+        if reserved:
+            reserved.close()
+
+
+def _publish(ours: Session, words: list[str], addresses: list[str]) -> Reserved:
+    """Let ports lead to these addresses, as if they were the container's; standard error tells their numbers."""
+    from tarbox.engine.relay import Relay
+    from tarbox.networks.ports import read
+    from tarbox.networks.reservation import reserve
+
+    reserved = reserve([port for text in words for port in read(text)])
+    ours.relay = Relay(reserved, addresses)
+    print(*(port.host_first for port in reserved.ports), file=sys.stderr, flush=True)
+    return reserved
 
 
 if __name__ == "__main__":

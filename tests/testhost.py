@@ -149,6 +149,27 @@ def interfaces(of: str = "self") -> set[str]:
     return {line.partition(":")[0].strip() for line in lines}
 
 
+def tables() -> set[str]:
+    """The tables of nftables in this network namespace: "inet NAME" and the like."""
+    families = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+    found: set[str] = set()
+    try:
+        netfilter = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+    except OSError:  # a kernel without
+        return found
+    with netfilter:
+        netfilter.send(struct.pack("=IHHII4x", 20, 10 << 8 | 1, 0x301, 1, 0))
+        while True:
+            answer = netfilter.recv(65536)
+            while answer:
+                size, kind = struct.unpack_from("=IH", answer)
+                if kind in (2, 3):  # an error, or the end
+                    return found
+                length = struct.unpack_from("=H", answer, 20)[0]
+                found.add(f"{families.get(answer[16])} {answer[24 : 20 + length - 1].decode()}")
+                answer = answer[size + 3 & ~3 :]
+
+
 def cgroups() -> set[str]:
     """The cgroups that tarbox made, whoever told it to."""
     found = set()
@@ -161,12 +182,17 @@ def cgroups() -> set[str]:
 
 
 def state_files() -> set[str]:
-    """What tarbox keeps under /run while it works, the empty folders of journals aside."""
+    """What tarbox keeps under /run while it works.
+
+    That isn't the empty folder of journals, nor the note of which subnet the default network has until a boot.
+    """
     found = set()
     for folder, folders, files in os.walk("/run/tarbox"):
         depth = folder.count("/") - 2  # the folder of one data root is at 1
-        found |= {os.path.join(folder, name) for name in files}
-        found |= {os.path.join(folder, name) for name in folders if depth > 1 or (depth == 1 and name != "journals")}
+        noted = depth == 2 and folder.endswith("/networks")
+        found |= {os.path.join(folder, name) for name in files if not (noted and name == "bridge")}
+        usual = ("journals", "networks") if depth == 1 else ()
+        found |= {os.path.join(folder, name) for name in folders if depth > 0 and name not in usual}
     return found
 
 
@@ -187,6 +213,7 @@ class Snapshot:
         self.processes = marked(number)
         self.mounts = mounts()
         self.interfaces = interfaces()
+        self.tables = tables()
         self.state = state_files()
 
     def news(self, later: Snapshot) -> list[str]:
@@ -195,6 +222,7 @@ class Snapshot:
             *(f"process {pid}: {name}" for pid, name in later.processes.items() if pid not in self.processes),
             *(f"mount on {point}" for key, point in later.mounts.items() if key not in self.mounts),
             *(f"network interface {name}" for name in sorted(later.interfaces - self.interfaces)),
+            *(f"table {name} of nftables" for name in sorted(later.tables - self.tables)),
             *sorted(later.state - self.state),
         ]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from kernel.test_attack_race import swapping
 from rows import in_child, perform
 from tarbox.errors import KernelError, UnsupportedError
 from tarbox.kernel.security_label import APPARMOR, SELINUX, OpenAttribute, OpenProc, SetLabel
@@ -83,6 +84,27 @@ def test_an_image_that_brings_files_for_it_gets_no_label_written_and_isnt_run(
     command[-3:-2] = ["--security-opt", "apparmor=unconfined", str(rootfs_busybox)]  # and the honest use of that image
     done = subprocess.run(command, env=tarbox.environment(), capture_output=True, text=True, timeout=60)
     assert done.stdout == "ran\n", done.stderr
+
+
+@pytest.mark.skipif(ON, reason="a label can be set here: tests/vm/test_attack_label.py")
+@pytest.mark.parametrize("kind", ["a folder", "a link to a folder"])
+def test_a_proc_that_is_exchanged_meanwhile_gets_no_label_either(test_host, tarbox, rootfs_busybox, tmp_path, kind):
+    """No start of forty is fooled: the program isn't run, and none of the files has been written to."""
+    files = _with_files(rootfs_busybox, kind)
+    (rootfs_busybox / "proc").rename(rootfs_busybox / "proc.swap")
+    (rootfs_busybox / "proc").mkdir()
+    files = [Path(str(file).replace(f"{rootfs_busybox}/proc/", f"{rootfs_busybox}/proc.swap/")) for file in files]
+    source = str(test_host.main.parent.parent)
+    start = [test_host.python, "-I", "-S", "-c", AS_IF.format(source=source), "--root", str(tarbox.root)]
+    command = [*start, "run", "--rm", str(rootfs_busybox), "echo", "ran"]
+    with swapping(tmp_path, [(rootfs_busybox / "proc", rootfs_busybox / "proc.swap")]):
+        for _ in range(40):
+            done = subprocess.run(command, env=tarbox.environment(), capture_output=True, text=True, timeout=60)
+            assert (done.returncode, done.stdout) == (125, "")
+            assert len(done.stderr.splitlines()) == 1
+    found = [file for file in rootfs_busybox.rglob("attr/**/*") if file.is_file() and not file.is_symlink()]
+    assert len(found) == len(files)
+    assert {file.read_text() for file in found} == {""}
 
 
 def test_a_volume_over_proc_is_refused(tarbox, tmp_path):

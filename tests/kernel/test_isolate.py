@@ -194,6 +194,132 @@ def test_queues_of_two_boxes_never_meet(tarbox):
     assert box.returncode == 0
 
 
+# --- Namespaces of others ---
+
+JOINED = {"pid": "pid", "ipc": "ipc", "uts": "uts", "cgroupns": "cgroup", "net": "net", "time": "time"}
+
+
+@pytest.fixture
+def other(tarbox):
+    """The first process of another command, with namespaces of its own and another name and uptime."""
+    words = [f"--{kind}" for kind in ("mount", "pid", "ipc", "cgroup", "net")]
+    running = tarbox.start(
+        "isolate", *words, "-h", "neighbour", "--uptime-offset", "30d", "sh", "-c", "echo on; read x", text=True
+    )
+    assert running.stdout.readline() == "on\n"
+    yield children(running.pid)[0]
+    running.communicate("end\n", timeout=60)
+    assert running.returncode == 0
+
+
+def spaces_of(pid):
+    return {name: os.readlink(f"/proc/{pid}/ns/{name}") for name in KINDS.values()}
+
+
+@pytest.mark.parametrize("option", JOINED)
+def test_one_namespace_of_another_process_and_nothing_else(tarbox, other, option):
+    """By process, path and descriptor; host and what isn't said are the caller's."""
+    kind, ours, theirs = JOINED[option], spaces_of("self"), spaces_of(other)
+    pidfd = os.pidfd_open(other)
+    try:
+        for word in (f"pid:{other}", f"ns:/proc/{other}/ns/{kind}", f"pidfd:{pidfd}"):
+            after = look(tarbox.command("isolate", f"--{option}={word}", "--"), pass_fds=(pidfd,))
+            assert {name for name in ours if after["ns"][name] != ours[name]} == {kind}, word
+            assert after["ns"][kind] == theirs[kind]
+    finally:
+        os.close(pidfd)
+    after = look(tarbox.command("isolate", f"--{option}=host", "--no-new-privileges", "--"))
+    assert {name: after["ns"][name] for name in ours} == ours
+
+
+def test_all_of_another_process_with_mounts_of_its_own(tarbox, other):
+    """Its processes are seen in a /proc that is mounted anew, its clocks and its name are there."""
+    words = [f"--{option}=pid:{other}" for option in JOINED]
+    script = "hostname; cut -d. -f1 /proc/uptime; tr '\\0' ' ' < /proc/1/cmdline; echo; ls /sys/class/net; echo $$"
+    name, uptime, first, *net, number = tarbox.output("isolate", *words, "--mount", "sh", "-c", script).splitlines()
+    assert name == "neighbour"
+    assert int(uptime) > 30 * 86400
+    assert "read x" in first
+    assert int(number) > 1
+    assert net
+
+
+def test_ids_of_its_own_and_namespaces_of_others(tarbox, other):
+    """Who has ids of its own may join none of the host's by itself; it is root for what is its own, and for no more."""
+    ours, theirs = spaces_of("self"), spaces_of(other)
+    for ids in (["--user"], ["--userns=auto"], ["--uidmap", "0:100000:65536"]):
+        words = [f"--{option}=pid:{other}" for option in JOINED]
+        after = look(tarbox.command("isolate", *ids, *words, "--"))
+        joined = set(JOINED.values())
+        assert {name for name in ours if after["ns"][name] != ours[name]} == {*joined, "user"}
+        assert {name: after["ns"][name] for name in joined} == {name: theirs[name] for name in joined}
+        assert after["Uid"] == ["0"] * 4
+        script = ("isolate", *ids, f"--net=pid:{other}", "--uts", "sh", "-c")
+        done = tarbox(*script, "hostname mine && hostname; ip link set lo down || echo refused")
+        assert done.stdout == "mine\nrefused\n"
+
+
+def test_ids_that_were_chosen(tarbox, base, tmp_path):
+    """Root inside is somebody else outside: to whom the machine's files are others', and a root of its own its own."""
+    ids = ("isolate", "--uidmap", "0:100000:1000", "--gidmap", "0:200000:1000")
+    show = "cat /proc/self/uid_map /proc/self/gid_map"
+    assert tarbox.output(*ids, "sh", "-c", show).split() == ["0", "100000", "1000", "0", "200000", "1000"]
+    assert tarbox.output(*ids, "stat", "-c", "%u", "/etc/passwd") == "65534\n"
+    assert tarbox(*ids, "touch", tmp_path / "x").returncode == 1
+    script = "stat -c %u:%g /etc /tmp/x; touch /mine; stat -c %u /mine"
+    for root in (("--root", f"{base}:O"), ("--root", base, "--root-tmpfs", "1m"), ("--root", base)):
+        words = (*ids, *root, "--pid", "--tmpfs", "/tmp", "sh", "-c", f"touch /tmp/x; {script}")
+        assert tarbox.output(*words) == "0:0\n0:0\n0\n", root
+    assert (base / "mine").stat().st_uid == 0
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/file").write_text("root's")
+    for option, owner in (("", "65534\n"), (":idmap", "0\n")):
+        assert tarbox.output(*ids, "-v", f"{tmp_path}/data:/mnt{option}", "stat", "-c", "%u", "/mnt/file") == owner
+
+
+def test_ranges_differ_and_the_callers_id_is_kept(tarbox):
+    first = tarbox.start("isolate", "--userns=auto", "sh", "-c", "cat /proc/self/uid_map; read x", text=True)
+    taken = first.stdout.readline().split()
+    second = tarbox.output("isolate", "--userns=auto:size=1000", "cat", "/proc/self/uid_map").split()
+    first.communicate("end\n", timeout=60)
+    assert (taken[2], second[2]) == ("65536", "1000")
+    assert int(second[1]) >= int(taken[1]) + 65536
+    kept = tarbox.output("isolate", "--userns=keep-id:uid=1000", "sh", "-c", "id -u; cat /proc/self/uid_map").split()
+    assert kept[0] == "1000"
+    assert kept[4:7] == ["1000", "1000", "1"]
+    assert not tarbox.leftovers()
+
+
+def test_the_ids_of_another_process(tarbox, base):
+    """It is root there, and what is made for it belongs to those ids."""
+    words = ("isolate", "--userns=5000:1000", "--net", "-h", "neighbour", "sh", "-c", "echo on; read x")
+    running = tarbox.start(*words, text=True)
+    assert running.stdout.readline() == "on\n"
+    other = children(running.pid)[0]
+    try:
+        joins = (f"--userns=pid:{other}", f"--net=pid:{other}", f"--uts=pid:{other}")
+        script = "id -u; hostname; ip link set lo down && echo down; hostname other; hostname"
+        assert tarbox.output("isolate", *joins, "sh", "-c", script) == "0\nneighbour\ndown\nother\n"
+        root = ("--root", f"{base}:O")
+        told = tarbox.output("isolate", *joins, *root, "sh", "-c", "stat -c %u /etc; touch /x; stat -c %u /x")
+        assert told == "0\n0\n"
+        done = tarbox("isolate", *joins, "--pid", "--mount", "true")
+        assert "a joined user namespace and a new PID namespace" in tools.complained(done)
+    finally:
+        running.communicate("end\n", timeout=60)
+
+
+def test_what_is_no_namespace_or_isnt_there_any_more(tarbox, tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    for word, said in (
+        (f"ns:{tmp_path}/fifo", "is no namespace"), ("ns:/proc/self/ns/uts", "is a uts namespace, and a network"),
+        ("pid:4194303", "process 4194303 isn't there"),
+    ):  # fmt: skip
+        assert said in tools.complained(tarbox("isolate", f"--net={word}", "true"))
+    done = tarbox("isolate", "--net", "host", "true")
+    assert (done.returncode, "--net=host" in done.stderr) == (127, True)
+
+
 # --- Roots ---
 
 

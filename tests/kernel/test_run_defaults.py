@@ -171,3 +171,17 @@ def test_nothing_is_left_on_disk(tarbox, image, tmp_path):
     assert [path.name for path in state.iterdir()] == ["journals"]
     assert not list((state / "journals").iterdir())
     assert (Path(image[:-2]) / "usr/bin/env").is_symlink()
+
+
+def test_the_note_of_an_overlay_that_is_never_synced_goes_while_it_is_in_use(tarbox, image):
+    """Its removal waits for the disk, so it is begun early; the container goes on to copy up, remove and rename."""
+    work = "echo x >>/etc/passwd && rm -r /usr/bin && mkdir /usr/bin && mv /etc/group /etc/gone && ls /usr/bin /etc"
+    started = tarbox.start("run", "--rm", "-i", image, "sh", "-c", f"echo on; read go; {work}")
+    assert started.stdout.readline() == b"on\n"
+    (overlay,) = (tarbox.root / "scratch").iterdir()
+    assert [path.name for path in overlay.glob("work/*")] == ["work"]
+    assert not list(overlay.glob("**/incompat"))
+    output, errors = started.communicate(b"go\n", timeout=60)
+    assert (started.returncode, errors) == (0, b"")
+    assert {b"gone", b"passwd"} < {*output.split()}
+    assert not list((tarbox.root / "scratch").iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -105,6 +106,25 @@ def check_same(tarbox, *arguments, user=0):
 
 def test_a_directory(tarbox, image):
     check_same(tarbox, "-h", "box", image)
+
+
+NETWORK = "ip address; ip route; ip -6 route; cat /etc/hosts; [ ! -e /proc/net/if_inet6 ] || cat /proc/net/if_inet6"
+
+
+def test_a_network_with_a_published_port(tarbox, image):
+    """Address, routes and names are the same; what the script made on the host goes with it."""
+    tarbox.output("network", "create", "--ipv6", "six")
+    for words in (["-p", "127.0.0.1:8080:80", "-p", "53:53/udp"], ["--network", "six", "--ip6"]):
+        if words[-1] == "--ip6":
+            (found,) = json.loads(tarbox.output("network", "inspect", "six"))
+            words.append(found["IPAM"]["Config"][1]["Gateway"].removesuffix("1") + "7")
+        words += ["-h", "box", image, "sh", "-c", NETWORK]
+        ours = tarbox.output("run", "--rm", *words)
+        done = run_script(tarbox, *words)
+        assert (done.returncode, done.stderr) == (0, "")
+        plain = [re.sub(r"eth0@if\d+|link-netnsid \d+|valid_lft \w+", "", text) for text in (ours, done.stdout)]
+        assert plain[1] == plain[0]
+    tarbox.output("network", "rm", "six")
 
 
 def test_limits_and_a_layer(tarbox, image):
@@ -213,6 +233,8 @@ def test_each_run_is_another_container(tarbox, image):
             "explain",
             "--script",
             "run",
+            "--net",
+            "none",
             f"{image}:O",
             "sh",
             "-c",
@@ -275,7 +297,7 @@ def test_a_signal_ends_it_and_takes_all_away(tarbox, image, number):
 def test_nothing_runs_on_when_it_is_killed(tarbox, image, tmp_path):
     """What lies on the host stays then, as the script says; here it is taken away by hand."""
     (tarbox.folder / "box.sh").write_text(
-        tarbox.output("explain", "--script", "run", f"{image}:O", "sh", "-c", "echo up; sleep 1000")
+        tarbox.output("explain", "--script", "run", "--net", "none", f"{image}:O", "sh", "-c", "echo up; sleep 1000")
     )
     process = subprocess.Popen(["sh", tarbox.folder / "box.sh"], stdout=subprocess.PIPE,
                                env=tarbox.environment(TMPDIR=str(tmp_path)))  # fmt: skip
@@ -316,3 +338,18 @@ def test_a_linter_has_nothing_to_say(tarbox, image, tmp_path):
         said.append(subprocess.run(command, input=text, capture_output=True, text=True).stdout)
     assert len(said) == 6
     assert not "".join(said)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (("--pid", "pid:1"), "namespaces of others"), (("--net", "pid:1"), "namespaces of others"),
+        (("--userns", "auto"), "ids of its own"), (("--uptime-offset", "1d"), "clocks of its own"),
+        (("--pid", "host"), "processes among the host's"),
+    ],
+)  # fmt: skip
+def test_what_no_script_can_be_written_of_is_refused(tarbox, option, said):
+    """Rather than to write one that doesn't make the container."""
+    done = tarbox("explain", "--script", "run", *option, "host", "true")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (125, "", 1)
+    assert f"no script can be written of {said}: " in done.stderr

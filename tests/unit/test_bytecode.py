@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import tarbox
-from tarbox.bytecode.file import lean
+from tarbox.bytecode.lean import lean, split
 
 SOURCES = Path(tarbox.__file__).parent
 
@@ -107,7 +107,7 @@ def test_the_file_is_written_once_however_the_command_was_started(package):
 
 EXPLAIN = ("explain", "run", "-h", "box", "host", "true")
 # Every attribute that the import system gives a module, for those of a start, in the order of their names. What
-# __future__ leaves in them is the one thing that the file does without.
+# __future__ leaves in them, and annotations, are what the file does without.
 FACTS = """
 import tarbox.cli.run, tarbox.engine.run, tarbox.cli.version
 for name, module in sorted(sys.modules.items()):
@@ -116,7 +116,7 @@ for name, module in sorted(sys.modules.items()):
         print(name, module.__name__, module.__package__, module.__file__, getattr(module, "__path__", ""), spec.name,
               spec.origin, spec.parent, spec.has_location, spec.submodule_search_locations, type(module).__name__,
               module.__loader__ is spec.loader, getattr(sys.modules[above], last) is module,
-              sorted({*vars(module)} - {"annotations"}))
+              sorted({*vars(module)} - {"annotations", "__annotations__"}))
 """
 
 
@@ -148,13 +148,13 @@ modules.close()
 
 
 def test_a_start_from_the_file_needs_nothing_of_the_compilers(package):
-    """`__future__` was for whoever compiled the modules; their annotations still are text."""
+    """`__future__` was for whoever compiled the modules, and annotations for whoever reads them."""
     code = (
         "import tarbox.engine.run as run\nprint('__future__' in sys.modules, run.run.__annotations__)\nmodules.close()"
     )
     first, second = package.script(code), package.script(code)
     assert first.startswith("True {'")
-    assert second == first.replace("True", "False")
+    assert second == "False {}\n"
 
 
 def test_a_changed_source_deep_in_a_group_is_what_counts_at_once(package):
@@ -271,6 +271,49 @@ def test_without_pythons_private_parts_it_works_as_well(package):
         assert (done.stdout, done.stderr) == (f"{fresh}\n", "")
 
 
+SOURCE = b'''"""What it is."""
+from __future__ import annotations
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import nowhere
+else:
+    kept = 1
+if kept:
+    more = 2
+bare: int
+value: int = 3
+class Empty(Exception):
+    """Nothing but this."""
+class Fields:
+    """Its fields."""
+    one: int
+    two: str = "2"
+    def method(self, a: int, /, *b: int, c: str = "c", **d: int) -> tuple[object, ...]:
+        """Returns all."""
+        local: int = 4
+        return a, b, c, d, local
+def only_words() -> None:
+    """Does nothing."""
+'''
+
+
+def test_what_readers_and_type_checkers_look_at_is_left_out_and_nothing_else():
+    found = {}
+    code = lean(SOURCE, "fields.py")
+    exec(code, found)
+    assert (found["kept"], found["more"], found["value"], found["Fields"].two) == (1, 2, 3, "2")
+    assert found["Fields"]().method(1, 2, x=5) == (1, (2,), "c", {"x": 5}, 4)
+    assert found["only_words"]() is None
+    assert issubclass(found["Empty"], Exception)
+    for thing in (found["Fields"], found["Empty"], found["Fields"].method, found["only_words"]):
+        assert thing.__doc__ is None
+        assert not getattr(thing, "__annotations__", {})
+    assert found.keys().isdisjoint({"bare", "__annotations__", "annotations", "__doc__"})
+    assert "nowhere" not in code.co_names
+    assert lean(b"", "empty.py")
+    assert lean(b"class A:\n    a: int\n", "a.py")
+
+
 def test_code_without_docstrings_is_otherwise_the_same(package):
     """Every module of the package: the same instructions and names, lines included, whatever else the code holds."""
 
@@ -300,3 +343,130 @@ def test_a_report_of_imports_names_all_of_them(package):
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert {"tarbox.errors", "tarbox.cli.main", "tarbox.cli.version"} <= set(done.stderr.split())
+
+
+PROBE = """
+class Kind:
+    made = 0
+    def __init__(self, size=3, *, name="kind"):
+        self.size, self.name = size, name
+    def __repr__(self): return f"<{self.name} {self.size}>"
+    def __eq__(self, other): return self.size == other.size
+    def __call__(self): return "called"
+    def grown(self, by=1, *, twice=False): return self.size + by * (2 if twice else 1)
+    @classmethod
+    def of(cls, size): return cls(size)
+    @property
+    def double(self): return self.size * 2
+class Child(Kind):
+    def grown(self, by=1, *, twice=False): return super().grown(by + 1, twice=twice)
+    def _secret(self): return self.__hidden()
+    def __hidden(self): return "hidden"
+def counted(first, second=None, *rest, third=(1, 2), **others): return first, second, rest, third, others
+def listed(into=[]):
+    into.append(1)
+    return into
+def numbers(count):
+    yield from range(count)
+def failing():
+    raise ValueError("as it should")
+def twice(): return 1
+def twice(): return 2
+TABLE = {"counted": counted}
+"""
+USED = """
+import tarbox.probe as probe
+from tarbox.probe import counted
+print(probe.Kind(), probe.Kind(size=4, name="box"), probe.Kind(5) == probe.Kind(5), probe.Kind()(), probe.Kind.of(7))
+print(probe.Kind(2).grown(), probe.Child(2).grown(3, twice=True), probe.Kind.grown(probe.Kind(1)))
+print(probe.Child()._secret(), callable(counted), probe.Kind.grown.__module__)
+print(counted(1), probe.TABLE["counted"](1, 2, 3, third=4, x=5), probe.counted.__name__, probe.Kind(2).double)
+print(probe.listed(), probe.listed(), list(probe.numbers(3)), probe.twice())
+try:
+    probe.failing()
+except ValueError as error:
+    frame = error.__traceback__
+    while frame.tb_next:
+        frame = frame.tb_next
+    print(error, frame.tb_lineno, frame.tb_frame.f_code.co_qualname)
+"""
+LATER = "print(sorted(n for n, f in vars(sys.modules['tarbox.probe']).items() if type(f).__name__ == 'Later'))\n"
+CLOSE = "modules.close()"
+
+
+def test_functions_that_were_not_called_are_read_when_they_are(package):
+    (package.folder / "probe.py").write_text(PROBE)
+    package.script("import tarbox.probe\n" + CLOSE)  # calls none of them
+    later = package.script("import tarbox.probe\n" + LATER)
+    assert later == "['counted', 'failing', 'numbers']\n"
+    in_class = (
+        "import tarbox.probe\nprint([n for n, f in vars(tarbox.probe.Kind).items() if type(f).__name__ == 'Later'])"
+    )
+    assert package.script(in_class) == "['__init__', '__repr__', '__eq__', 'grown']\n"
+    package.file().rename(package.folder / "kept")
+    (package.folder / "__pycache__").rename(package.folder / "aside")
+    said = package.script("sys.meta_path.remove(modules)\n" + USED)
+    (package.folder / "__pycache__").mkdir(exist_ok=True)
+    (package.folder / "kept").rename(package.folder / "__pycache__" / f"tarbox.{sys.implementation.cache_tag}.modules")
+    assert said.splitlines()[0] == "<kind 3> <box 4> True called <kind 7>"
+    assert package.script(USED + LATER) == said + "[]\n"
+
+
+def test_functions_that_are_called_after_all_become_functions_in_the_file(package):
+    (package.folder / "probe.py").write_text(PROBE)
+    package.script("import tarbox.probe\n" + CLOSE)
+    one = "import tarbox.probe as probe\nprint(probe.counted(1))\n" + CLOSE
+    written = package.file().stat()
+    package.script(one)
+    assert package.file().stat() == written  # not for a single one
+    package.script(USED + CLOSE)
+    assert package.file().stat() != written
+    assert package.script("import tarbox.probe\n" + LATER) == "[]\n"
+    assert package.script(USED + "print(len(modules.functions))").endswith("\n0\n")
+
+
+def test_functions_that_were_called_when_the_file_was_written_are_functions_in_it(package):
+    (package.folder / "probe.py").write_text(PROBE)
+    package.script("import tarbox.probe\ntarbox.probe.counted(1)\n" + CLOSE)
+    assert package.script("import tarbox.probe\n" + LATER) == "['failing', 'numbers']\n"
+
+
+def test_a_function_that_cannot_be_read_is_taken_from_the_source(package):
+    (package.folder / "probe.py").write_text(PROBE)
+    package.script("import tarbox.probe\n" + CLOSE)
+    data = package.file().read_bytes()
+    code = "import tarbox.probe\nprint(tarbox.probe.counted(1, third=0))\n" + LATER + CLOSE
+    at = data.rindex(b"tarbox.probe:counted")
+    package.file().write_bytes(data[: at + 30] + bytes(60) + data[at + 90 :])
+    said = "(1, None, (), 0, {})\n['failing', 'numbers']\n"
+    assert [package.script(code) for _ in range(2)] == [said, said]
+    assert b"tarbox.probe:counted" not in package.file().read_bytes()  # it is a function there now
+
+
+def test_what_a_function_needs_at_once_keeps_it_where_it_is():
+    code, kept = split(PROBE.encode(), "probe.py", "probe", lambda name: name == "Child._secret")
+    assert {*kept} == {
+        "probe:Kind.__init__", "probe:Kind.__repr__", "probe:Kind.__eq__", "probe:Kind.grown", "probe:Child.__hidden",
+        "probe:counted", "probe:numbers", "probe:failing",
+    }  # fmt: skip
+    assert "__later__" in code.co_names
+
+
+def test_every_function_that_may_wait_is_kept_as_it_is(package):
+    """Of every module: what is marshalled is the same code, with the same defaults, as Python makes of the source."""
+    count = 0
+    for path in SOURCES.rglob("*.py"):
+        source = path.read_bytes()
+        kept = split(source, str(path), "m", lambda _: False)[1]
+        whole = lean(source, str(path))
+        inside = [c for c in whole.co_consts if hasattr(c, "co_code")]
+        named = {
+            f"m:{c.co_qualname}": c
+            for c in [*inside, *(d for c in inside for d in c.co_consts)]
+            if hasattr(c, "co_code")
+        }
+        for name, data in kept.items():
+            assert marshal.loads(data)[0] == named[name]
+            count += 1
+        assert split(source, str(path), "m", lambda _: True) == (whole, {})
+    assert count > 1000

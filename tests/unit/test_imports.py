@@ -21,7 +21,7 @@ def test_explain_run_loads_only_what_it_needs(tarbox):
     for the shell, which a run has no use for. To leave the filter out here, the container goes without; what only such
     a container needs isn't counted either.
     """
-    words = ("explain", "run", "--security-opt", "seccomp=unconfined", "host", "true")
+    words = ("explain", "run", "--net", "none", "--security-opt", "seccomp=unconfined", "host", "true")
     done = tarbox(*words, python=("-X", "importtime"))
     assert done.returncode == 0, done.stderr
     for_telling = {*startpath.loaded("-c", "import shlex"), "tarbox.cli.explain", "tarbox.plan.explain"}

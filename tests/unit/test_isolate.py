@@ -7,6 +7,7 @@ import pytest
 from tarbox.cli.arguments import parse
 from tarbox.cli.isolate import VERB, isolate_options
 from tarbox.cli.main import main
+from tarbox.cli.run import VERB as RUN
 from tarbox.engine import isolate, rights
 from tarbox.engine.machine import Machine
 from tarbox.errors import TarboxError, UnsupportedError
@@ -49,10 +50,73 @@ def steps(line: str, monkeypatch: pytest.MonkeyPatch | None = None, machine: Mac
             ["OpenTree", "FindDirectory", "Unshare", "PrivateMounts", "AttachRoot", "PivotRoot", "Enter"],
         ),
         ("--net --sysctl net.ipv4.ip_forward=1 true", ["Unshare", "LoopbackUp", "WriteSetting"]),
+        ("--net=private true", ["Unshare", "LoopbackUp"]),
+        ("--net=none true", ["Unshare", "LoopbackUp"]),
+        ("--net=host --uts true", ["Unshare"]),
+        ("--net=ns:/run/x true", ["OpenNamespace", "Join"]),
+        ("--pid=pid:1 true", ["OpenNamespace"]),
+        ("--pid=pid:1 --mount true", ["OpenNamespace", "Unshare", "PrivateMounts", "MountProc"]),
+        ("--uptime-offset 1d true", ["MakeTimeNamespace", "Join"]),
+        ("--user --ipc=pid:1 true", ["OpenNamespace", "WriteIdMaps", "AwaitIdMaps", "Capabilities"]),
+        (
+            "--uidmap 0:1000:9 true",
+            ["MakeMap", "MakeFilesAs", "MakeFilesAsBefore", "WriteMaps", "BecomeRoot", "Capabilities"],
+        ),
+        (
+            "--userns=1000:9 --root / --net=pid:1 --oom-score-adj 5 true",
+            [
+                "OpenNamespace",
+                "MakeMap",
+                "MakeFilesAs",
+                "OpenMappedTree",
+                "FindDirectory",
+                "MakeFilesAsBefore",
+                "WriteMaps",
+                "RaiseLimits",
+                "BecomeRoot",
+                "Unshare",
+                "PrivateMounts",
+                "AttachRoot",
+                "PivotRoot",
+                "Enter",
+                "Capabilities",
+            ],
+        ),
     ],
 )
 def test_what_is_asked_for_and_nothing_else(monkeypatch, line, expected):
     assert steps(line, monkeypatch) == expected
+
+
+def test_what_is_joined_with_new_ids_is_entered_from_outside(monkeypatch):
+    """Who is in a user namespace of its own may join none of the host's, so it is born in them."""
+    monkeypatch.setattr(isolate, "read_machine", lambda: Machine())
+    for line, entered in (
+        ("--pid=pid:1 --net=pid:1 true", ("pid",)),
+        ("--user --pid=pid:1 --net=pid:1 true", ("network", "pid")),
+        ("--userns=1000:9 --net=pid:1 --uptime-offset 1d true", ("network", "time")),
+    ):
+        made = isolate._prepare(options(line), isolate.Roots("/nonexistent"), keep=False).plan()
+        assert [step.entered for step in made.steps if type(step).__name__ == "Spawn"] == [entered], line
+
+
+def test_a_label_is_asked_for_first_and_with_an_init_last(monkeypatch):
+    """It needs rights that are given up later; an init has it at once, so it comes after all that it needn't allow."""
+    confined = Machine(apparmor="unconfined")
+    line = "--security-opt apparmor=mine --cap-drop CHOWN"
+    made = steps(f"{line} true", monkeypatch, confined)
+    assert made == ["OpenProc", "OpenAttribute", "SetLabel", "BoundingSet", "Capabilities"]
+    made = steps(f"{line} --pid --init true", monkeypatch, confined)
+    assert made == ["OpenProc", "OpenAttribute", "BoundingSet", "Capabilities", "SetLabel"]
+    assert steps("--pid true", monkeypatch, confined) == []
+
+
+def test_every_option_of_run_is_there_or_refused_with_a_reason():
+    """And what isn't joined by run isn't by this: its values are the same."""
+    here = {name for option in VERB.options for name in option.names}
+    for option in RUN.options:
+        for name in option.names:
+            assert name in here or VERB.missing.get(name), name
 
 
 def test_a_filter_comes_last_where_new_privileges_are_given_up(monkeypatch, tmp_path):
@@ -68,6 +132,11 @@ def test_a_plain_user_steps_into_his_own_ids_first(monkeypatch):
     for line in ("--net true", "--root / true", "-h a true", "--tmpfs /tmp true", "--cap-drop ALL true", "-u 1 true"):
         with pytest.raises(UnsupportedError, match=r"is nothing that a plain user may do.*--user"):
             steps(line, monkeypatch, plain)
+    for line in ("--net=pid:1 true", "--user --net=pid:1 true"):
+        with pytest.raises(UnsupportedError, match=r"--network: a plain user can't join.*tarbox enter --user"):
+            steps(line, monkeypatch, plain)
+    with pytest.raises(UnsupportedError, match="the kernel lets a plain user map one id"):
+        steps("--userns=auto true", monkeypatch, plain)
     with pytest.raises(UnsupportedError, match="--map-root-user"):
         steps("--user -u root true", monkeypatch, plain)
     powerless = Machine(capabilities=0)
@@ -107,6 +176,26 @@ def test_a_plain_user_steps_into_his_own_ids_first(monkeypatch):
         ("--root / -w here true", "-w here is not an absolute path"),
         ("--rootfs / true", "this version of tarbox has no --rootfs (it is --root DIR)"),
         ("--mnt true", "unknown option --mnt"),
+        ("--net=4711 true", "'4711' doesn't say what it is (pid:4711 is process 4711"),
+        ("--net=hots true", "--net: 'hots' is no net namespace (did you mean host?)"),
+        ("--net=container:x true", "there is no running container 'x'"),
+        ("--ipc=none true", "--ipc: 'none': isolate leaves /dev/shm as it is"),
+        ("--mount=pid:1 true", "mounts of others aren't joined ('tarbox enter --mount TARGET'"),
+        ("--mount=type=tmpfs,target=/x true", "it takes no value here (a mount is -v SOURCE:TARGET"),
+        ("--uts=host -h box true", "-h can't go with --uts of others"),
+        ("--uts=pid:1 -h box true", "-h can't go with --uts of others"),
+        ("--time=pid:1 --uptime-offset 1d true", "--uptime-offset can't go with --time of others"),
+        ("--user=host --map-root-user true", "--map-root-user can't go with --userns of others"),
+        ("--user=host --uidmap 0:1:1 true", "--uidmap can't go with --userns of others"),
+        ("--userns=auto --map-root-user true", "--map-root-user can't go with other ids"),
+        ("--userns=auto --uidmap 0:1:1 true", "--uidmap and --gidmap can't go with --userns"),
+        ("--userns=atuo true", "'atuo' is no user namespace (did you mean auto?)"),
+        ("--user --pid=pid:1 --mount true", "a joined PID namespace and a new user namespace can't go together"),
+        ("--net=pid:1 --sysctl net.ipv4.ip_forward=1 true", "for all who share the network namespace (--net without"),
+        ("-v /etc:/etc:idmap true", "the command has the host's ids, so there is nothing to map"),
+        ("--net=host true", "nothing to isolate 'true' from"),
+        ("--security-opt apparmor=mine true", "--security-opt apparmor=mine: AppArmor is off on this machine"),
+        ("--stop-signal TERM true", "this version of tarbox has no --stop-signal (what you send to tarbox"),
     ],
 )
 def test_a_slip_gets_one_line_and_125(capfd, monkeypatch, line, message):
@@ -122,8 +211,11 @@ def test_every_option_counts(tmp_path):
     samples = {
         "hostname": "a", "domainname": "a", "root": "/a", "overlay": "/a", "root-tmpfs": "1m", "volume": "/a:/b",
         "tmpfs": "/a", "as": "1", "group-add": "1", "workdir": "/a", "env": "A=1", "cap-drop": "ALL", "cap-add": "ALL",
+        "uidmap": "0:1:1", "gidmap": "0:1:1", "uptime-offset": "1d", "env-file": str(tmp_path / "env"),
         "caps": "none", "seccomp": "default", "security-opt": "no-new-privileges", "sysctl": "net.ipv4.ip_forward=1",
     }  # fmt: skip
+
+    (tmp_path / "env").write_text("A=1\n")
 
     def told(found):
         return {name: getattr(found, name) for name in isolate.IsolateOptions.__slots__}

@@ -210,7 +210,7 @@ def test_words_of_user_namespaces(text, meant):
         "nomap",
         "keep-id:uid=-1",
         "ns:",
-        "container:x",
+        "pod:x",
         "99999999999:1",
         "\u0661:5",
     ],

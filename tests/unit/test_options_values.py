@@ -204,9 +204,23 @@ def test_what_is_no_signal_is_refused(text: str) -> None:
 def test_networks() -> None:
     assert [values.network(text) for text in ("none", "host", "private")] == ["none", "host", "none"]
     assert values.network("pid:5") == "/proc/5/ns/net"
-    assert "yet" in refused(values.network, "bridge")
-    assert "yet" in refused(values.network, "container:a")
-    refused(values.network, "hots")
+    assert [values.network(text) for text in ("bridge", "a_b.c-1")] == ["bridge", "a_b.c-1"]
+    assert "yet" in refused(values.network, "pasta")
+    for text in ("", "-a", "a/b", "a b", "name=a"):
+        assert "is no network" in refused(values.network, text)
+
+
+def test_addresses() -> None:
+    assert values.address("10.0.0.7", 4) == "10.0.0.7"
+    assert values.address("FD00:0::7", 6) == "fd00::7"
+    assert "IPv6" in refused(lambda text: values.address(text, 4), "::1")
+    refused(lambda text: values.address(text, 4), "10.0.0")
+
+
+def test_link_addresses() -> None:
+    assert values.mac_address("02-42-AC-11-00-02") == "02:42:ac:11:00:02"
+    for text in ("", "02:42:ac:11:00", "02:42:ac:11:00:zz", "03:42:ac:11:00:02", "00:00:00:00:00:00", "0242:ac11:0002"):
+        refused(values.mac_address, text)
 
 
 @pytest.mark.parametrize(

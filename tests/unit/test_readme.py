@@ -47,8 +47,8 @@ def test_shown_commands_are_understood(words, tmp_path, monkeypatch):
     verb, *rest = found.rest
     arguments = parse(verb_named(verb), rest)
     if verb == "explain":
-        assert arguments.rest[0] == "run"
-        verb, arguments = "run", parse(verb_named("run"), arguments.rest[1:])
+        verb, *rest = arguments.rest
+        arguments = parse(verb_named(verb), rest)
     if verb == "run":
         options = run_options(arguments)
         assert options.image or options.rootfs

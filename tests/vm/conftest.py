@@ -52,14 +52,17 @@ def inside(test_host: testhost.TestHost) -> Iterator[Inside]:
 
 
 @contextlib.contextmanager
-def started(test_host: testhost.TestHost, parameters: str = "") -> Iterator[Inside]:
-    """A virtual machine, running until the end of the block. parameters: more of its kernel's."""
+def started(
+    test_host: testhost.TestHost, parameters: str = "", memory: str = "2G", older: bool = False
+) -> Iterator[Inside]:
+    """A virtual machine, running until the end of the block. The rest is as for `Machine`."""
     if reason := lacks():
         pytest.skip(reason)
     # The tests have no network; the kernel comes from Debian.
-    test_host.outside(sys.executable, str(Path(__file__).with_name("machine.py")), "--fetch", capture_output=True)
+    fetch = [str(Path(__file__).with_name("machine.py")), "--fetch", *(["--older"] if older else [])]
+    test_host.outside(sys.executable, *fetch, capture_output=True)
     try:
-        machine = Machine(parameters=parameters)
+        machine = Machine(memory, parameters, older)
     except MachineError as error:
         pytest.fail(str(error))
     with machine:

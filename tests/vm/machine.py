@@ -30,6 +30,7 @@ import time
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 KERNELS = ("linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64")  # the first that the package lists know
+OLDER = KERNELS[1:]  # in Debian 12 it is Linux 6.1, the last one built with all controllers of cgroup v1
 SERVERS = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")  # the C program of QEMU 7, the Rust one since
 PROGRAMS = ("qemu-system-x86_64", "busybox", "depmod", "xz", "unshare", "setpriv", "apt-get")
 
@@ -50,7 +51,8 @@ exec qemu-system-x86_64 -M q35 $PROCESSOR -smp 2 -m "$MEMORY" -nodefaults -no-re
   -chardev stdio,id=console,signal=off -serial chardev:console \
   -object memory-backend-memfd,id=memory,size="$MEMORY",share=on -numa node,memdev=memory \
   -chardev socket,id=files,path="$RUN/files" -device vhost-user-fs-pci,chardev=files,tag=outside,queue-size=1024 \
-  -kernel "$KERNEL" -append "root=outside rootfstype=virtiofs rw init=/mnt/init console=ttyS0 panic=-1 quiet \
+  -kernel "$KERNEL" ${FIRST:+-initrd "$FIRST"} \
+  -append "root=outside rootfstype=virtiofs rw init=/mnt/init console=ttyS0 panic=-1 quiet \
   mitigations=off nokaslr tsc=reliable no_timer_check $PARAMETERS"
 """
 
@@ -103,6 +105,14 @@ done </dev/console
 """
 
 
+# Before that, where the kernel has what it needs for its root as modules.
+FIRST = r"""#!/bin/busybox sh
+for module in $(/bin/busybox cat /order); do /bin/busybox insmod "$module"; done
+/bin/busybox mount -t virtiofs outside /root
+exec /bin/busybox switch_root /root /mnt/init
+"""
+
+
 class MachineError(Exception):
     """The machine didn't start, ended early, or a command in it took too long (then `late` is true)."""
 
@@ -114,18 +124,18 @@ class MachineError(Exception):
 class Machine:
     """A running virtual machine; as a context manager it is gone at the end, with all that it made.
 
-    memory: as QEMU writes sizes. parameters: more of the kernel's. Raises MachineError when it doesn't start within two
-    minutes.
+    memory: as QEMU writes sizes. parameters: more of the kernel's. older: with the release's own kernel. Raises
+    MachineError when it doesn't start within two minutes.
     """
 
-    def __init__(self, memory: str = "2G", parameters: str = "") -> None:
+    def __init__(self, memory: str = "2G", parameters: str = "", older: bool = False) -> None:
         self.parameters = parameters
         self.turn = 0
         self.folder = tempfile.mkdtemp(prefix="tarbox-vm-", dir="/dev/shm")
         self.console = open(self.folder + "/console", "wb+")
         self.process: subprocess.Popen[bytes] | None = None
         try:
-            kernel = fetch()
+            kernel = fetch(older)
             accelerations = ["-accel kvm -cpu host"] if has_kvm() else []
             for processor in [*accelerations, "-accel tcg,thread=multi -cpu Nehalem,+rdrand"]:
                 if self._start(kernel, processor, memory):
@@ -188,6 +198,7 @@ class Machine:
         needed = {os.path.realpath(path) for path in (PROJECT, sys.base_prefix, sys.prefix, modules)}
         apart = sorted(path for path in needed if os.stat(path).st_dev != os.stat("/").st_dev)
         settings = {"VIEW": view, "RUN": self.folder, "APART": " ".join(apart), "KERNEL": kernel, "MEMORY": memory}
+        settings["FIRST"] = first_files(kernel, self.folder)
         settings |= {"PROCESSOR": processor, "SERVER": server() or "", "PARAMETERS": self.parameters}
         self.process = subprocess.Popen(
             # When this process dies, so does `unshare`, then the namespace's first process, and all others with it.
@@ -251,14 +262,14 @@ def lacks() -> str:
     return ""
 
 
-def fetch() -> str:
+def fetch(older: bool = False) -> str:
     """The path of a kernel with its modules beside it, fetched from Debian when there is none yet."""
     cache = os.environ.get("TARBOX_TEST_CACHE") or os.path.expanduser("~/.cache/tarbox-tests")
-    folder = cache + "/kernel"
+    folder = cache + ("/kernel-older" if older else "/kernel")
     if not os.path.isdir(folder):
         os.makedirs(cache, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix="kernel-") as work:
-            package = _package()
+            package = _package(OLDER if older else KERNELS)
             command = ["apt-get", "-q", "download", "-o", "APT::Sandbox::User=root", package]
             done = subprocess.run(command, cwd=work, capture_output=True, text=True)
             if done.returncode:
@@ -273,14 +284,39 @@ def fetch() -> str:
     return sorted(glob.glob(folder + "/boot/vmlinuz-*"))[-1]
 
 
-def _package() -> str:
+def first_files(kernel: str, folder: str) -> str:
+    """The path of an archive with the modules that the root needs, made in `folder`; "" where they are built in."""
+    top, version = os.path.dirname(os.path.dirname(kernel)), os.path.basename(kernel).partition("-")[2]
+    modules = f"{top}/lib/modules/{version}"
+    needed = dict(line.split(":") for line in read(modules + "/modules.dep").splitlines())
+    wanted = [path for path in needed if path.endswith(("/virtio_pci.ko", "/virtiofs.ko"))]
+    if not wanted:
+        return ""
+    order = list(dict.fromkeys(name for path in wanted for name in [*reversed(needed[path].split()), path]))
+    made = folder + "/first"
+    for name in ("bin", "root"):
+        os.makedirs(f"{made}/{name}")
+    shutil.copy(shutil.which("busybox") or "", made + "/bin/busybox")
+    for place, module in enumerate(order):
+        shutil.copy(f"{modules}/{module}", f"{made}/{place}.ko")
+    for name, text in (("init", FIRST), ("order", " ".join(f"/{place}.ko" for place in range(len(order))))):
+        with open(f"{made}/{name}", "w") as file:
+            file.write(text)
+    os.chmod(made + "/init", 0o755)
+    pack = "find . | busybox cpio -o -H newc > ../first.cpio"
+    subprocess.run(["sh", "-c", pack], cwd=made, check=True, stderr=subprocess.DEVNULL)
+    shutil.rmtree(made)
+    return folder + "/first.cpio"
+
+
+def _package(names: tuple[str, ...]) -> str:
     """The name of the package that holds the kernel itself: the well-known names only depend on it."""
-    for name in KERNELS:
+    for name in names:
         shown = subprocess.run(["apt-cache", "depends", name], capture_output=True, text=True).stdout
         found = [line.split()[-1] for line in shown.splitlines() if "Depends: linux-image" in line]
         if found:
             return found[0]
-    raise MachineError(f"the package lists know none of {', '.join(KERNELS)} (apt-get update)")
+    raise MachineError(f"the package lists know none of {', '.join(names)} (apt-get update)")
 
 
 def main() -> int:
@@ -290,6 +326,7 @@ def main() -> int:
     parser.add_argument("--memory", default="2G")
     parser.add_argument("--console", action="store_true", help="show the machine's console at the end")
     parser.add_argument("--fetch", action="store_true", help="only fetch the kernel, if there is none yet")
+    parser.add_argument("--older", action="store_true", help="with the release's own kernel")
     parser.add_argument("command", nargs="*")
     given = parser.parse_args()
     reason = lacks()
@@ -297,11 +334,11 @@ def main() -> int:
         parser.error(reason)
     try:
         if given.fetch:
-            print(fetch())
+            print(fetch(given.older))
             return 0
         if not given.command:
             parser.error("which command?")
-        with Machine(given.memory) as machine:
+        with Machine(given.memory, older=given.older) as machine:
             status, output = machine.run(given.command, given.timeout, os.getcwd())
             sys.stdout.write(output)
             if given.console:

@@ -80,6 +80,14 @@ def test_a_profile_of_ones_own_is_in_force(run, mine, more):
     assert output.splitlines()[-1] == "denied"
 
 
+@pytest.mark.parametrize("more", [(), ("--pid", "--mount", "--init"), ("--no-new-privileges", "--as", "1000")])
+def test_a_plain_command_has_a_profile_that_it_was_given_and_no_other(inside, mine, more):
+    script = f"{OWN}; touch /tmp/y && echo y; touch /tmp/x || echo denied; rm -f /tmp/y"
+    status, output = inside.tarbox("isolate", *mine, *more, "sh", "-c", script)
+    assert (status, output.splitlines()[:2], output.splitlines()[-1]) == (0, ["nowrite (enforce)", "y"], "denied")
+    assert inside.tarbox("isolate", "--uts", "cat", "/proc/self/attr/current") == (0, "unconfined\n")
+
+
 def test_a_profile_that_isnt_loaded_ends_the_start(run):
     status, output = run("--security-opt", "apparmor=nosuch", "echo ran")
     assert status == 125

@@ -11,11 +11,17 @@ ready. When the one is imported, the others are made first, without a question, 
 Each source's time and size are compared. A group with a changed source isn't used, what isn't in the file is imported
 in the ordinary way, and the file is written anew at the end: see `file.py`.
 
+A third of the code is functions that a start doesn't call: for errors, for explaining, for other options. They are in
+the file too, but what a module has in their place is a `Later`, which reads the function when it is called. Which ones
+is nobody's decision: they are those that weren't called when the module was written to the file. A command that calls
+many of them has them written as functions.
+
 https://docs.python.org/3/reference/import.html#finders-and-loaders, PEP 3147
 """
 
 # ruff: noqa: UP037
 # The annotations are quoted here: only modules that come from the file do without loading __future__.
+import builtins
 import marshal
 import posix as os  # os itself takes a millisecond to import
 import sys
@@ -29,13 +35,16 @@ except ImportError:  # another Python than CPython, or one that moved its privat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import CodeType, ModuleType
+    from collections.abc import Callable, Sequence
+    from types import CodeType, FunctionType, ModuleType
+    from typing import Any
 
     # A module of a group: its name; its source, from the package's folder; that one's time and size; is it a package
     Member = tuple[str, str, tuple[int, int], bool]
     # by the name of its last member: the members, and where their code is in the file, and how long
     Groups = dict[str, tuple[tuple[Member, ...], int, int]]
+    # The code of a function, the defaults of its arguments, those of arguments that are given by name alone
+    Parts = tuple[CodeType, tuple[Any, ...] | None, dict[str, Any] | None]
     # by name: the path of a module that is machine code, as stat(2) knows it
     Extensions = dict[str, tuple[str, tuple[int, int]]]
 
@@ -44,9 +53,32 @@ FOLDER = f"{PACKAGE}/__pycache__"
 FILE = f"{FOLDER}/tarbox.{sys.implementation.cache_tag}.modules"
 MAGIC = MAGIC_NUMBER
 HEAD = len(MAGIC) + 8  # the magic number of Python's bytecode, and the length of the index
-WRITER = "tarbox.bytecode.file"
+WRITERS = "tarbox.bytecode."  # whose modules aren't in the file
+PATIENCE = 2  # so many functions may be read one by one at each start; with more of them the file is written anew
 PYTHON = f"{sys.version} {sys.base_exec_prefix}"  # whose machine code it is
 _MODULE = type(sys)
+_FUNCTION: "Any" = type(lambda: None)
+
+
+class Later:
+    """Stands in a module or class for a function that hasn't been called yet. name: its module:its qualified name."""
+
+    __slots__ = ("name",)
+
+    if TYPE_CHECKING:
+        read: Callable[[str], FunctionType]  # `Modules.function`
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, *arguments: "Any", **options: "Any") -> "Any":
+        return Later.read(self.name)(*arguments, **options)
+
+    def __get__(self, instance: object, owner: "type | None" = None) -> "Any":
+        return Later.read(self.name).__get__(instance, owner)
+
+    def __getattr__(self, name: str) -> "Any":
+        return getattr(Later.read(self.name), name)
 
 
 class Modules:
@@ -55,12 +87,13 @@ class Modules:
     descriptor, index, start: the file, -1 without one; its groups; where their code begins. extensions: where machine
     code is that Python would look for. done: the modules that were made since the outermost import that is going on
     began, in order. imports: for each outermost import that has ended, what was done. fresh: whether any of that
-    wasn't in the file.
+    wasn't in the file. functions: those that were in the file for later and have been called, by `Later.name`. later:
+    where all of those are in the file, and how long.
     """
 
     __slots__ = (
-        "_codes", "_depth", "_facts", "_groups", "_writable", "descriptor", "done", "extensions", "fresh", "imports",
-        "index", "start",
+        "_codes", "_depth", "_facts", "_groups", "_kept", "_writable", "descriptor", "done", "extensions", "fresh",
+        "functions", "imports", "index", "later", "start",
     )  # fmt: skip
 
     def __init__(self, descriptor: int) -> None:
@@ -71,6 +104,9 @@ class Modules:
         self.done: list[str] = []
         self.imports: dict[str, tuple[str, ...]] = {}
         self.fresh = False
+        self.later = 0, 0
+        self.functions: "dict[str, FunctionType]" = {}
+        self._kept: dict[str, bytes] = {}
         self._depth = 0
         self._writable: bool | None = None
         self._codes: "dict[str, CodeType]" = {}  # what was read and hasn't run yet
@@ -80,10 +116,10 @@ class Modules:
             length = os.fstat(descriptor).st_size
             size = int.from_bytes(head[-8:], "little")
             if len(head) == HEAD and head.startswith(MAGIC) and size < length:
-                groups, extensions, python = marshal.loads(os.read(descriptor, size))
+                groups, extensions, python, later = marshal.loads(os.read(descriptor, size))
                 self.start = HEAD + size
-                if self.start + sum(group[2] for group in groups.values()) == length:  # and not cut short
-                    self.index = groups
+                if self.start + sum(later) == length:  # and not cut short
+                    self.index, self.later = groups, later
                     self.extensions = extensions if python == PYTHON else {}
         except (OSError, EOFError, ValueError, TypeError, AttributeError, LookupError):  # no such file
             pass
@@ -99,7 +135,7 @@ class Modules:
             file, stamp = self.extensions[name]
             if stamp_of(file) == stamp:
                 return spec_from_file_location(name, file)
-        elif name.startswith("tarbox.") and name != WRITER and self._may_write():
+        elif name.startswith("tarbox.") and not name.startswith(WRITERS) and self._may_write():
             from .file import recorded
 
             return recorded(self, name, path)
@@ -185,6 +221,38 @@ class Modules:
         del self._groups[name]
         return False
 
+    def function(self, name: str) -> "FunctionType":
+        """The function that a `Later` stands for, which is put into its place."""
+        function = self.functions.get(name)
+        if function is None:
+            module, _, qualified = name.partition(":")
+            above, _, last = qualified.rpartition(".")
+            within = vars(sys.modules[module])
+            code, defaults, by_name = self._parts(name)
+            function = self.functions[name] = _FUNCTION(code, within, None, defaults)
+            function.__kwdefaults__ = by_name
+            scope = within[above] if above else sys.modules[module]
+            if isinstance(vars(scope).get(last), Later):
+                setattr(scope, last, function)
+        return function
+
+    def _parts(self, name: str) -> "Parts":
+        try:
+            self._kept = self._kept or self.kept()
+            code, defaults, by_name = marshal.loads(self._kept[name])
+            return code, defaults, by_name
+        except (OSError, EOFError, ValueError, TypeError, LookupError):  # it was damaged
+            from .file import from_source
+
+            self.fresh = self._may_write()
+            return from_source(name)
+
+    def kept(self) -> dict[str, bytes]:
+        """All functions that are in the file for later: what `lean.split` made of them."""
+        at, size = self.later
+        found: dict[str, bytes] = marshal.loads(os.pread(self.descriptor, size, self.start + at)) if size else {}
+        return found
+
     def _may_write(self) -> bool:
         """Whether the file could be written anew. Nothing of ours is left in a package that is another user's."""
         if self._writable is None:
@@ -196,7 +264,7 @@ class Modules:
         """Let go of the file, and write it anew when modules were imported that it doesn't have."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
-        if self.fresh:
+        if self.fresh or (len(self.functions) > PATIENCE and self._may_write()):
             from .file import write
 
             write(self)
@@ -212,6 +280,8 @@ def install() -> Modules:
     except OSError:
         descriptor = -1
     modules = Modules(descriptor)
+    Later.read = modules.function
+    builtins.__later__ = Later  # type: ignore[attr-defined]
     if "importtime" not in getattr(sys, "_xoptions", ()):  # whoever asks for a report of imports gets one of all
         sys.meta_path.insert(0, modules)
     return modules

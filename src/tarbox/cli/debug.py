@@ -29,9 +29,9 @@ VERB = Verb(
 )  # fmt: skip
 
 
-def main(words: list[str], settings: Globals) -> int:
-    """Run a command beside a target and return its exit code."""
+def main(words: list[str], settings: Globals, told: list[str] | None = None) -> int:
+    """Run a command beside a target and return its exit code. told: takes the steps, and none is done."""
     target, command, given = split(VERB, words)
     from ..engine.enter import debug
 
-    return debug(target, command, str(given.values.get("workdir") or ""), settings.root)
+    return debug(target, command, str(given.values.get("workdir") or ""), settings.root, told)

@@ -48,8 +48,8 @@ VERB = Verb(
 )  # fmt: skip
 
 
-def main(words: list[str], settings: Globals) -> int:
-    """Run a command in namespaces of a target and return its exit code."""
+def main(words: list[str], settings: Globals, told: list[str] | None = None) -> int:
+    """Run a command in namespaces of a target and return its exit code. told: takes the steps, and none is done."""
     target, command, given = split(VERB, words)
     kinds = {kind for kind in KINDS if given.values.get(kind) is True}
     everything = given.values.get("all") is True
@@ -58,7 +58,7 @@ def main(words: list[str], settings: Globals) -> int:
     from ..engine.enter import enter
 
     try:
-        return enter(target, kinds, everything, command, str(given.values.get("workdir") or ""), settings.root)
+        return enter(target, kinds, everything, command, str(given.values.get("workdir") or ""), settings.root, told)
     except CommandNotFoundError as error:
         if "mount" in kinds or everything:
             error.hint = "with --mount it is looked for in the target's files; without, in the host's"

@@ -50,6 +50,10 @@ def verb_named(name: str) -> Verb:
         from . import ns
 
         return ns.VERB
+    if name == "network":
+        from . import network_options
+
+        return network_options.VERB
     if name == "limit":
         from . import limit
 

@@ -7,32 +7,72 @@ tarbox isolate --root ./rootfs --pid -- sh
 from __future__ import annotations
 
 from ..engine.isolate import IsolateOptions
-from ..engine.options import MountOption
+from ..engine.options import HOST, NONE, MountOption
 from ..errors import CommandNotFoundError, UsageError
 from ..unistd import os
 from .arguments import Arguments, Option, Verb, parse
 from .run import OPTIONS as RUN
-from .run import take
+from .run import environment, take
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from .main import Globals
 
-_KINDS, _FILES, _RIGHTS, _PROCESS = "Namespaces of its own", "Files", "Rights", "Process"
+_KINDS, _FILES, _RIGHTS, _PROCESS = (
+    "Namespaces: its own, or with =ns:PATH, =pid:N or =pidfd:N those of others; =host is yours, as without",
+    "Files", "Rights", "Process",
+)  # fmt: skip
+_SWITCHES = ("0", "1", "f", "t", "false", "true")
 _NAMESPACES = ("mount", "uts", "ipc", "network", "pid", "cgroup", "user", "time")
 
+_NO_ID = "a plain command has no id, nor anything else that could be looked up"
+_LOOPBACK = "its own network has loopback only: 'tarbox run host COMMAND' is on one, --net=ns:PATH joins one"
+_NO_IMAGE = "there is no image; --root DIR takes the files of a directory"
 
-def _from_run(*names: str) -> tuple[Option, ...]:
+
+def _from_run(*names: str, group: str = "") -> tuple[Option, ...]:
     """These options as `tarbox run` has them."""
-    return tuple(option for name in names for option in RUN if option.names[0] == name)
+    found = [option for name in names for option in RUN if option.names[0] == name]
+    return tuple(Option(it.names, it.metavar, it.help, group or it.group, it.read, it.kind == "list") for it in found)
 
 
 def _known_as(name: str, names: tuple[str, ...], help: str, group: str = "") -> Option:
     """An option of `tarbox run` in other words, and under other names where its own is a namespace here."""
     (option,) = _from_run(name)
     return Option(names, option.metavar, help, group or option.group, option.read, option.kind == "list")
+
+
+def _space(kind: str) -> Callable[[str], object]:
+    """The reader of what stands after the "=" of a namespace's option."""
+
+    def read(text: str) -> object:
+        if text.lower() in _SWITCHES:
+            from ..engine.values import switch
+
+            return switch(text)
+        if kind == "mount":
+            raise _no_mount(text)
+        from ..engine import namespaces
+
+        if kind == "user":
+            return namespaces.userns(text)
+        word = text if text == namespaces.PRIVATE else namespaces.read(kind, text)
+        if word == NONE and kind == "ipc":
+            raise UsageError("'none': isolate leaves /dev/shm as it is", "--ipc alone gives it queues of its own")
+        return True if word in (NONE, namespaces.PRIVATE) else word
+
+    return read
+
+
+def _no_mount(text: str) -> UsageError:
+    from ..engine.values import shorten
+
+    if text.partition(":")[0] in ("ns", "pid", "pidfd", "container"):
+        hint = "'tarbox enter --mount TARGET' runs a command there, and isolate would change what others see"
+        return UsageError(f"{shorten(text)!r}: mounts of others aren't joined", hint)
+    return UsageError(f"{shorten(text)!r}: it takes no value here", "a mount is -v SOURCE:TARGET, or --tmpfs TARGET")
 
 
 def _layers(text: str) -> tuple[str, ...]:
@@ -59,27 +99,36 @@ def _filter(text: str) -> str:
 
 
 OPTIONS = (
-    Option(("mount",), "", "Mounts: what it mounts, and -v and --tmpfs, is seen by nobody else", _KINDS),
-    Option(("uts",), "", "Host name; -h sets it, and needs no --uts", _KINDS),
-    Option(("ipc",), "", "System V IPC and POSIX message queues", _KINDS),
-    Option(("network", "net"), "", "Network, with nothing but a loopback that is up", _KINDS),
+    Option(
+        ("mount",), "", "Mounts: what it mounts, and -v and --tmpfs, is seen by nobody else; never those of others",
+        _KINDS, _space("mount"),
+    ),
+    Option(("uts",), "", "Host name; -h sets it, and needs no --uts", _KINDS, _space("uts")),
+    Option(("ipc",), "", "System V IPC and POSIX message queues", _KINDS, _space("ipc")),
+    Option(("network", "net"), "", "Network, with nothing but a loopback that is up", _KINDS, _space("network")),
     Option(
         ("pid",),
         "",
         "Process numbers: it is process 1, and all end with it. Together with --mount or a new root it has a /proc that"
         " shows them; alone it still sees the old /proc",
         _KINDS,
+        _space("pid"),
     ),
-    Option(("cgroup", "cgroupns"), "", "Control groups: its own group looks like the uppermost", _KINDS),
+    Option(
+        ("cgroup", "cgroupns"), "", "Control groups: its own group looks like the uppermost", _KINDS, _space("cgroup")
+    ),
     Option(
         ("user", "userns"),
         "",
         "Ids: everybody keeps their number, as a plain user only you have one; capabilities count only for what belongs"
-        " to it. With this a plain user may use the other options",
+        " to it. With this a plain user may use the other options. Root may say which: =auto, =START:SIZE, =keep-id",
         _KINDS,
+        _space("user"),
     ),
     Option(("map-root-user",), "", "The same, with you as root in it", _KINDS),
-    Option(("time",), "", "The clocks for uptime and the monotonic one", _KINDS),
+    *_from_run("uidmap", "gidmap", group=_KINDS),
+    Option(("time",), "", "The clocks for uptime and the monotonic one", _KINDS, _space("time")),
+    *_from_run("uptime-offset", group=_KINDS),
     _known_as("hostname", ("hostname", "h"), "This host name, in a UTS namespace of its own", _KINDS),
     _known_as("domainname", ("domainname",), "This NIS domain name, likewise", _KINDS),
     Option(("root",), "DIR[:O]", "Make this directory the root; with :O it stays unchanged", _FILES),
@@ -107,13 +156,18 @@ OPTIONS = (
     Option(("workdir", "w"), "DIR", "Start in this directory", _PROCESS),
     Option(("env", "e"), "NAME=VALUE", "Set a variable; all of yours stay", _PROCESS,
            next(option.read for option in RUN if option.names[0] == "env"), True),
+    *_from_run("env-file"),
     Option(("init",), "", "Put a small init before the command: with --pid it reaps and forwards signals", _PROCESS),
     *_from_run("cap-drop"),
     _known_as("cap-add", ("cap-add",), "Keep it although ALL are dropped, e.g. NET_ADMIN; with -u or --user, have it"),
     Option(("caps",), "NAME,...", "Exactly these, e.g. CHOWN,NET_RAW; none for none", _RIGHTS, _capabilities),
     Option(("seccomp",), "FILE|default", "Filter system calls by this profile", _RIGHTS, _filter),
     Option(("no-new-privileges",), "", "Let no set-uid program give more than it has", _RIGHTS),
-    _known_as("security-opt", ("security-opt",), "The same two in Docker's words: seccomp=FILE, no-new-privileges"),
+    _known_as(
+        "security-opt", ("security-opt",),
+        "The same two in Docker's words, seccomp=FILE and no-new-privileges; and labels: apparmor=PROFILE,"
+        " label=PART:VALUE",
+    ),
     _known_as("sysctl", ("sysctl",), "A setting of its own network or IPC, e.g. net.ipv4.ip_forward=1", _KINDS),
     *(option for option in RUN if option.group == "Limits"),
 )  # fmt: skip
@@ -130,15 +184,32 @@ VERB = Verb(
         "rm": "nothing is kept",
         "i": "your input is the command's", "interactive": "your input is the command's",
         "t": "your terminal is the command's", "tty": "your terminal is the command's",
-        "name": "", "d": "end the command line with &", "detach": "end the command line with &",
+        "a": "your streams are the command's", "attach": "your streams are the command's",
+        "d": "end the command line with &", "detach": "end the command line with &",
         "map-current-user": "it is what --user does",
         "fork": "--pid forks by itself", "mount-proc": "it is --mount --pid",
         "device": "devices are files: -v /dev/null:/dev/x, and --root decides which there are",
+        "device-cgroup-rule": "it allows what is forbidden otherwise, and here no device is",
+        "gpus": "its devices are yours already; into a new root goes -v /dev/dri:/dev/dri",
+        "cdi-spec-dir": "'tarbox run --device' reads such files",
         "entrypoint": "name the program itself",
+        "systemd": "it is the files of a root that an init wants: 'tarbox run --systemd always ./rootfs'",
+        "shm-size": "a new /dev/shm is --tmpfs /dev/shm:size=64m",
+        "learn": "'tarbox run --learn FILE host COMMAND' does it",
+        "stop-signal": "what you send to tarbox reaches the command as it is",
+        "sig-proxy": "what you send to tarbox reaches the command as it is",
+        "timeout": "timeout TIME tarbox isolate … ends it in time",
+        "label": _NO_ID, "l": _NO_ID, "label-file": _NO_ID, "annotation": _NO_ID, "cidfile": _NO_ID, "name": _NO_ID,
+        "profile": "'tarbox run --profile' times the steps of a container",
+        "step": "'tarbox run --step' stops in a container; 'tarbox explain isolate' tells the steps of this",
+        **dict.fromkeys(("publish", "p", "publish-all", "P", "expose", "ip", "ip6", "mac-address"), _LOOPBACK),
+        **dict.fromkeys(("add-host", "dns", "dns-search", "dns-option", "dns-opt"), "-v FILE:/etc/hosts does it"),
+        "pull": _NO_IMAGE, "platform": _NO_IMAGE, "q": _NO_IMAGE, "quiet": _NO_IMAGE,
     },
     (
         ("tarbox isolate --uts -- sh -c 'hostname x; hostname'", "Another host name, for this command only."),
         ("tarbox isolate --net -- ip addr", "A network with nothing but loopback; the same files and rights."),
+        ("tarbox isolate --net=pid:4711 --pid --mount -- ss -tlp", "The network of a process; process numbers anew."),
         ("tarbox isolate --mount --pid -- ps aux", "Only its own processes."),
         ("tarbox isolate --root ./rootfs:O --pid -- sh", "A root that forgets what is written."),
         ("tarbox isolate --read-only --tmpfs /tmp -- make check", "The machine's files, none of which it can change."),
@@ -155,8 +226,9 @@ def main(words: list[str], settings: Globals) -> int:
     try:
         return run(options, settings.root)
     except CommandNotFoundError as error:
-        if options.shared.command[0] in ("none", "host") and "network" in options.namespaces:
-            error.hint = "--net takes no value here: it is a network of the command's own"
+        word = options.shared.command[0]
+        if word in ("none", "host", "private") or word.partition(":")[0] in ("ns", "pid", "pidfd"):
+            error.hint = f"the value of a namespace's option follows =, e.g. --net={_short(word)[1:-1]}"
         raise
 
 
@@ -165,13 +237,14 @@ def isolate_options(found: Arguments) -> IsolateOptions:
     given = found.values
     if not found.rest:
         raise UsageError("no command to isolate", "e.g. 'tarbox isolate --net -- ip addr'; see 'tarbox isolate --help'")
-    if not any(value is not False for value in given.values()):
+    if all(value is False or (name in _NAMESPACES and value == HOST) for name, value in given.items()):
         raise UsageError(
             f"nothing to isolate {_short(found.rest[0])} from",
             "e.g. --net, --pid or --root DIR; see 'tarbox isolate --help'",
         )
     options = IsolateOptions()
-    options.namespaces = {kind for kind in _NAMESPACES if given.pop(kind, False) is True}
+    for kind in _NAMESPACES:
+        _take_space(options, kind, given.pop(kind, False))
     options.map_root = given.get("map-root-user") is True
     options.chroot = given.get("chroot") is True
     options.root = str(given.get("root") or "")
@@ -181,7 +254,10 @@ def isolate_options(found: Arguments) -> IsolateOptions:
     shared = options.shared
     take(shared, given)
     shared.command, shared.user = found.rest, str(given.get("as") or "")
-    shared.env = _strings(given.get("env"))
+    shared.env = environment(given)
+    shared.uidmap, shared.gidmap = _rows(given, "uidmap"), _rows(given, "gidmap")
+    offsets = given.get("uptime-offset")
+    shared.uptime_offset = offsets if isinstance(offsets, dict) else {}
     for key in ("volume", "tmpfs"):
         shared.mounts += [entry for entry in _listed(given, key) if isinstance(entry, MountOption)]
     for entry in shared.mounts:
@@ -195,6 +271,19 @@ def isolate_options(found: Arguments) -> IsolateOptions:
     return options
 
 
+def _take_space(options: IsolateOptions, kind: str, value: object) -> None:
+    if value is True:
+        options.namespaces.add(kind)
+    elif isinstance(value, str) and (kind != "user" or value == HOST):
+        options.others[kind] = value
+    elif isinstance(value, str):
+        options.shared.userns = value
+
+
+def _rows(given: dict[str, object], key: str) -> list[tuple[int, int, int]]:
+    return [entry for entry in _listed(given, key) if isinstance(entry, tuple)]
+
+
 def _secure(options: IsolateOptions, given: dict[str, object]) -> None:
     shared = options.shared
     shared.no_new_privileges = given.get("no-new-privileges") is True
@@ -203,6 +292,10 @@ def _secure(options: IsolateOptions, given: dict[str, object]) -> None:
             shared.no_new_privileges = value == "true"
         elif key == "seccomp":
             shared.seccomp = _filter("default" if value == "builtin" else value)
+        elif key == "apparmor":
+            shared.apparmor = value
+        elif key == "label":
+            shared.selinux.append(value)
         elif key == "systempaths":
             raise UsageError("--security-opt systempaths: isolate hides nothing of /proc", "leave it out")
     if "seccomp" in given:

@@ -59,11 +59,11 @@ def size(count: float) -> str:
     return f"{value:.1f}".removesuffix(".0") + f" {_UNITS[unit]}"
 
 
-def as_json(value: object) -> str:
-    """Valid JSON, on lines of its own, whatever the text in it."""
+def as_json(value: object, indent: int | None = 2) -> str:
+    """Valid JSON, on lines of its own, whatever the text in it. indent: spaces a level; None for a single line."""
     import json
 
-    return json.dumps(_valid(value), indent=2) + "\n"
+    return json.dumps(_valid(value), indent=indent) + "\n"
 
 
 def _valid(value: object) -> object:

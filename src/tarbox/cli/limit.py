@@ -11,6 +11,7 @@ from ..errors import CommandNotFoundError, UsageError
 from .arguments import Arguments, Option, Verb, parse
 from .run import OPTIONS as RUN
 from .run import take
+from .words import anywhere
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,18 +86,15 @@ _SUBVERBS = {
 
 def main(words: list[str], settings: Globals) -> int:
     """Run a command with limits, or do something with a lasting group."""
-    if words and words[0] in _SUBVERBS:
+    if is_lasting(words):
         return _lasting(_SUBVERBS[words[0]], words[1:], settings.root)
-    found = parse(VERB, words)
-    if not found.rest:
-        raise UsageError("no command to limit", "e.g. 'tarbox limit -m 50m -- make'; see 'tarbox limit --help'")
-    options = _options(found)
+    command, options = command_and_limits(words)
     from ..engine.limits import run
 
     try:
-        return run(found.rest, options, settings.root)
+        return run(command, options, settings.root)
     except CommandNotFoundError as error:
-        if words[0] == found.rest[0]:  # perhaps it wasn't meant to be a command
+        if words[0] == command[0]:  # perhaps it wasn't meant to be a command
             from ..engine.nearest import suggest
 
             near = suggest(words[0], _SUBVERBS)
@@ -104,12 +102,25 @@ def main(words: list[str], settings: Globals) -> int:
         raise
 
 
+def command_and_limits(words: list[str]) -> tuple[list[str], RunOptions]:
+    """The command of a `limit` without a name, and its limits."""
+    found = parse(VERB, words)
+    if not found.rest:
+        raise UsageError("no command to limit", "e.g. 'tarbox limit -m 50m -- make'; see 'tarbox limit --help'")
+    return found.rest, _options(found)
+
+
+def is_lasting(words: list[str]) -> bool:
+    """Whether these words are about a group that lasts."""
+    return bool(words) and words[0] in _SUBVERBS
+
+
 def _lasting(verb: Verb, words: list[str], root: str | None) -> int:
     from ..engine import lasting_groups
 
     if verb is _EXEC:
         return _execute(words, root)
-    found = _anywhere(verb, words)
+    found = anywhere(verb, words)
     if verb is _LS:
         return _list(found, root)
     if not found.rest:
@@ -158,19 +169,6 @@ def _execute(words: list[str], root: str | None) -> int:
         raise UsageError(f"no {what} to run", "e.g. 'tarbox limit exec build -- make'")
     rest.values = {**first.values, **rest.values}
     return lasting_groups.execute(lasting_groups.name(first.rest[0]), rest.rest, _options(rest), root)
-
-
-def _anywhere(verb: Verb, words: list[str]) -> Arguments:
-    """Read words whose options may come before, between and after the others."""
-    found = Arguments()
-    while words:
-        part = parse(verb, words)
-        for key, value in part.values.items():
-            before = found.values.get(key)
-            found.values[key] = before + value if isinstance(before, list) and isinstance(value, list) else value
-        found.rest += part.rest[:1]
-        words = part.rest[1:]
-    return found
 
 
 def _options(found: Arguments) -> RunOptions:

@@ -23,6 +23,7 @@ VERBS = {
     "what": "Tell how much of a container any process is",
     "caps": "Show capabilities of processes and files, or set those of files",
     "ns": "List the namespaces of the machine",
+    "network": "Make, list, show and remove networks",
     "limit": "Limit plain commands and processes, no container",
     "isolate": "Give a plain command single parts of a container",
     "enter": "Run a command in chosen namespaces of something that runs",
@@ -146,6 +147,8 @@ def call(name: str, words: list[str], settings: Globals) -> int:
         from .caps import main as verb
     elif name == "ns":
         from .ns import main as verb
+    elif name == "network":
+        from .network import main as verb
     elif name == "limit":
         from .limit import main as verb
     elif name == "isolate":

@@ -6,6 +6,7 @@ from ..engine.values import shorten
 from ..errors import UsageError
 from .arguments import Option, Verb, parse
 from .layout import as_json, columns, printable
+from .words import anywhere
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def main(words: list[str], settings: Globals) -> int:
 
 def create(words: list[str], settings: Globals) -> int:
     """Make lasting namespaces."""
-    found, names = _anywhere(CREATE, words)
+    read = anywhere(CREATE, words)
+    found, names = read.values, read.rest
     if len(names) != 1:
         what = "needs a name" if not names else f"makes one at a time, and {shorten(names[1])!r} is a second name"
         raise UsageError(f"ns create {what}", "e.g. 'tarbox ns create --net lab1'")
@@ -119,7 +121,8 @@ def create(words: list[str], settings: Globals) -> int:
 
 def rm(words: list[str], settings: Globals) -> int:
     """Remove lasting namespaces."""
-    found, names = _anywhere(RM, words)
+    read = anywhere(RM, words)
+    found, names = read.values, read.rest
     if not names:
         raise UsageError("ns rm needs a name", "'tarbox ns ls' shows them")
     from ..engine import lasting_namespaces as lasting
@@ -127,18 +130,6 @@ def rm(words: list[str], settings: Globals) -> int:
     for name in names:
         lasting.remove(name, found.get("force") is True, settings.root)
     return 0
-
-
-def _anywhere(verb: Verb, words: list[str]) -> tuple[dict[str, object], list[str]]:
-    """The options and the other words, in whatever order they come."""
-    values: dict[str, object] = {}
-    others: list[str] = []
-    while words:
-        part = parse(verb, words)
-        values |= part.values
-        others += part.rest[:1]
-        words = part.rest[1:]
-    return values, others
 
 
 def ls(words: list[str], settings: Globals) -> int:

@@ -441,7 +441,7 @@ def run_options(found: Arguments) -> RunOptions:
         raise UsageError("no image to run", "e.g. 'tarbox run -it host'; see 'tarbox run --help'")
     else:
         options.image, options.command = found.rest[0], found.rest[1:]
-    options.env = _environment(given)
+    options.env = environment(given)
     take(options, given)
     for key in ("mount", "volume", "tmpfs"):
         options.mounts += _list(given, key, MountOption)
@@ -492,7 +492,8 @@ def _list(given: dict[str, object], key: str, kind: type[T]) -> list[T]:
     return [entry for entry in value if isinstance(entry, kind)] if isinstance(value, list) else []
 
 
-def _environment(given: dict[str, object]) -> list[str]:
+def environment(given: dict[str, object]) -> list[str]:
+    """The variables of --env-file and --env, in that order."""
     entries: list[str] = []
     for file in _list(given, "env-file", str):
         from ..engine.env_files import read_env_file

@@ -34,12 +34,14 @@ def enter(
     command: list[str],
     directory: str = "",
     root: str | None = None,
+    told: list[str] | None = None,
 ) -> int:
     """Run a command in the namespaces of these kinds, OCI names, of a target; returns its exit code.
 
     word: names the target (`targets.py`). everything: all kinds that it doesn't share with the caller. command: the
     caller's shell where it is empty. directory: where it starts, "" for where the caller is, or the root with "mount".
-    root: the data root, None for the default. Raises TarboxErrors.
+    root: the data root, None for the default. told: takes the plan as text, and then nothing is done. Raises
+    TarboxErrors.
     """
     target = find(word, root)
     try:
@@ -56,12 +58,14 @@ def enter(
         entry.root = "mount" in kinds and target.root >= 0
         entry.directory = directory
         shell = SHELL if "mount" in kinds else os.environ.get("SHELL") or SHELL
-        return _carry_out(entry, target, command or [shell])
+        return _carry_out(entry, target, command or [shell], told)
     finally:
         target.close()
 
 
-def debug(word: str, command: list[str], directory: str = "", root: str | None = None) -> int:
+def debug(
+    word: str, command: list[str], directory: str = "", root: str | None = None, told: list[str] | None = None
+) -> int:
     """Run a command of the host's in all namespaces of a target but those for mounts and control groups.
 
     It has a mount namespace like the caller's, with a /proc that shows the target's processes. As for `enter`.
@@ -76,12 +80,12 @@ def debug(word: str, command: list[str], directory: str = "", root: str | None =
         entry = Entry([kind for kind in target.namespaces if kind not in (*target.own, *_NOT_FOR_DEBUGGING)])
         entry.view = "pid" in entry.kinds
         entry.directory = directory
-        return _carry_out(entry, target, command or [os.environ.get("SHELL") or SHELL])
+        return _carry_out(entry, target, command or [os.environ.get("SHELL") or SHELL], told)
     finally:
         target.close()
 
 
-def _carry_out(entry: Entry, target: Target, command: list[str]) -> int:
+def _carry_out(entry: Entry, target: Target, command: list[str], told: list[str] | None) -> int:
     entry.plain = os.geteuid() != 0
     if "user" in entry.kinds and target.zero:
         entry.ids, entry.setgroups = (0, 0), target.setgroups
@@ -96,13 +100,18 @@ def _carry_out(entry: Entry, target: Target, command: list[str]) -> int:
     opened = -1
     if "pid" in entry.kinds:
         opened = slots[BIRTH] = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-    signals.leave_on_termination()
     start = program(command, directory=entry.directory or ("/" if entry.root else ""))
 
     def planned(mask: bytes, given: tuple[str, ...]) -> Plan:
         return plan(entry, start, mask, given)
 
     try:
+        if told is not None:
+            from ..plan.explain import PLAIN, render
+
+            told.append(render(planned(bytes(8), tuple(slots)), {}, PLAIN))
+            return 0
+        signals.leave_on_termination()
         return carry_out(planned, slots)
     finally:
         if opened >= 0:

@@ -15,6 +15,7 @@ from ..kernel import cgroups, signals
 from ..plan.journal import Journal
 from ..runtime.parts import Parts, plan
 from ..unistd import os
+from .isolated_namespaces import check, choose, clocks, join, new
 from .limits import asked, chosen, of_each_process, planned, prepared, tell, tell_of_memory
 from .machine import read_machine
 from .options import RunOptions
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from ..plan.step import Step
     from ..spec.runtime import Mount
     from .machine import Machine
+    from .options import MountOption
+    from .userns import Chosen
 
 _SYS_ADMIN = 21  # CAP_SYS_ADMIN, man 7 capabilities
 _TIMES_ON_EXECVE = (6, 1)  # the kernel since which a program that is executed is in its new time namespace
@@ -39,15 +42,17 @@ _TIMES_ON_EXECVE = (6, 1)  # the kernel since which a program that is executed i
 class IsolateOptions:
     """What `tarbox isolate` was asked for.
 
-    namespaces: OCI names, those that others imply left out. map_root: be root in the user namespace. root: the new
+    namespaces: OCI names of the new ones, those that others imply left out. others: by OCI name, the path of one that
+    is joined, or "host" for the caller's. map_root: be root in the user namespace. root: the new
     root, "" for none; `DIR:O` isn't written. overlay: its layers instead, topmost first. chroot: enter it by chroot.
     caps: exactly these capabilities, None for not said. shared: what `tarbox run` has as well, by its names there.
     """
 
-    __slots__ = ("caps", "chroot", "map_root", "namespaces", "overlay", "root", "shared")
+    __slots__ = ("caps", "chroot", "map_root", "namespaces", "others", "overlay", "root", "shared")
 
     def __init__(self) -> None:
         self.namespaces: set[str] = set()
+        self.others: dict[str, str] = {}
         self.map_root = False
         self.root = ""
         self.overlay: tuple[str, ...] = ()
@@ -57,9 +62,12 @@ class IsolateOptions:
 
 
 class _Prepared:
-    """All that is decided: the parts, the command, and what lies on the host meanwhile."""
+    """All that is decided: the parts, the command, and what lies on the host meanwhile.
 
-    __slots__ = ("backend", "id", "options", "parts", "program", "resources", "roots")
+    range: ids that were taken for it, None for none. warnings: lines for the user.
+    """
+
+    __slots__ = ("backend", "id", "options", "parts", "program", "range", "resources", "roots", "warnings")
 
     def __init__(self, options: IsolateOptions, roots: Roots) -> None:
         self.options = options
@@ -68,6 +76,13 @@ class _Prepared:
         self.parts = Parts()
         self.backend: Backend | None = None
         self.resources: dict[str, Any] = {}
+        self.range: Chosen | None = None
+        self.warnings: list[str] = []
+
+    def records(self) -> list[tuple[str, str]]:
+        """What lies on the host."""
+        taken = [("range", self.range.path)] if self.range and self.range.path else []
+        return [*taken, *self.plan().records()]
 
     def plan(self, mask: bytes = bytes(8), given: tuple[str, ...] = ()) -> Plan:
         shared = self.options.shared
@@ -81,7 +96,8 @@ def run(options: IsolateOptions, root: str | None = None) -> int:
     root: the data root, None for the default. Raises a TarboxError when it couldn't be started.
     """
     made = _prepare(options, Roots(root))
-    records = made.plan().records()
+    tell(made.warnings)
+    records = made.records()
     if not records:
         signals.leave_on_termination()
         return carry_out(made.plan)
@@ -99,6 +115,8 @@ def run(options: IsolateOptions, root: str | None = None) -> int:
         return code
     finally:
         mask = signals.block_all()  # a second ^C must not stop the taking away
+        if made.range:
+            made.range.release()
         for journal in journals:
             tell([str(error) for error in journal.clean()])
         signals.set_mask(mask)
@@ -106,20 +124,35 @@ def run(options: IsolateOptions, root: str | None = None) -> int:
 
 def explain(options: IsolateOptions, root: str | None = None) -> str:
     """What `run` would do with these options, step by step, as text; nothing is done."""
-    from ..plan.explain import render
+    from ..plan.explain import PLAIN, render
 
     made = _prepare(options, Roots(root), keep=False)
-    return render(made.plan(), {made.id: "ID"})
+    return render(made.plan(), {made.id: "ID"}, PLAIN)
 
 
 def _prepare(options: IsolateOptions, roots: Roots, keep: bool = True) -> _Prepared:
     """Decide everything; raises UsageError and UnsupportedError. keep: whether computed things are kept on disk."""
     made = _Prepared(options, roots)
-    parts, shared = made.parts, options.shared
+    try:
+        _decide(made, keep)
+    except BaseException:
+        if made.range:
+            made.range.release()
+        raise
+    return made
+
+
+def _decide(made: _Prepared, keep: bool) -> None:
+    options, parts, shared, roots = made.options, made.parts, made.options.shared, made.roots
     machine = read_machine()
     plain = machine.uid != 0 or not machine.capabilities >> _SYS_ADMIN & 1
     parts.namespaces = _namespaces(options)
+    join(parts, options, plain)
+    made.range = choose(parts, options, machine, roots, plain, keep)
+    parts.clocks = clocks(options)
+    check(parts)
     _check(options, parts, machine, plain)
+    own_ids = "user" in parts.namespaces or "user" in parts.joined
     if "user" in parts.namespaces and plain:
         if shared.user:
             raise UnsupportedError(
@@ -146,24 +179,31 @@ def _prepare(options: IsolateOptions, roots: Roots, keep: bool = True) -> _Prepa
             parts.image = [OpenDirectory("/")]
     from . import rights
 
-    parts.rights = rights.of(options, "user" in parts.namespaces, machine)
+    parts.rights = rights.of(options, own_ids, machine)
     parts.no_new_privileges = shared.no_new_privileges
     if shared.seccomp not in ("", "unconfined"):
         parts.filter = rights.load_filter(shared.seccomp, parts.rights, roots, keep)
-    return made
+    if shared.apparmor or shared.selinux:
+        _label(made, machine, keep)
+
+
+def _label(made: _Prepared, machine: Machine, keep: bool) -> None:
+    """Have a security module label the command, and the file systems that are made for it."""
+    from ..runtime.security_labels import steps
+    from .security_labels import add, load_default
+
+    config: Any = {"process": {}, "linux": {}}
+    add(config, made.options.shared, machine)
+    if keep:
+        made.roots.make()
+    loaded = load_default(config, made.options.shared, made.roots.state, made.warnings, keep)
+    made.parts.labels = [*loaded, *steps(config["process"], made.options.shared.init)]
+    made.parts.mount_label = config["linux"].get("mountLabel", "")
 
 
 def _namespaces(options: IsolateOptions) -> tuple[str, ...]:
     """The kinds that are new, with those that other options can't do without."""
-    shared, kinds = options.shared, set(options.namespaces)
-    if shared.hostname or shared.domainname:
-        kinds.add("uts")
-    if options.map_root:
-        kinds.add("user")
-    if _needs_tree(options) or (options.root and not options.chroot):
-        kinds.add("mount")
-    order = ("user", "mount", "pid", "network", "uts", "ipc", "cgroup", "time")
-    return tuple(kind for kind in order if kind in kinds)
+    return new(options, _needs_tree(options) or (bool(options.root) and not options.chroot))
 
 
 def _needs_tree(options: IsolateOptions) -> bool:
@@ -193,8 +233,9 @@ def _check(options: IsolateOptions, parts: Parts, machine: Machine, plain: bool)
 
         if (wanted := namespace(name)) not in kinds:
             option = {"network": "--net"}.get(wanted, f"--{wanted}")
-            raise UsageError(f"--sysctl {name} would be set for all who share the {wanted} namespace", f"add {option}")
-    if "time" in kinds and _release() < _TIMES_ON_EXECVE:
+            hint = f"{option} without a value" if wanted in options.others else f"add {option}"
+            raise UsageError(f"--sysctl {name} would be set for all who share the {wanted} namespace", hint)
+    if "time" in kinds and not parts.clocks and _release() < _TIMES_ON_EXECVE:
         raise UnsupportedError("--time: this kernel gives new clocks to children only", "it needs Linux 6.1")
     if plain and "user" not in kinds:
         _refuse_plain(options, kinds, machine)
@@ -252,14 +293,30 @@ def _add_files(made: _Prepared, plain: bool) -> None:
             raise UsageError(f"two mounts at {entry.target}", "give each target once")
         if entry.kind == "bind" and not os.path.exists(entry.source):
             raise ImageNotFoundError(f"the source of a mount, {entry.source}, doesn't exist")
+    for entry in shared.mounts:
         if entry.idmap is not None:
-            raise UsageError(f"-v {entry.source}:…:idmap: isolate maps no ids of mounts", "leave idmap out")
+            _map(entry, next(it for it in entries if it["destination"] == entry.target), parts)
     if any(entry.kind == "overlay" for entry in shared.mounts):
         from .overlaid import steps
 
         config: Any = {"mounts": entries}
         parts.image = [*parts.image, *steps(shared, config, scratch, plain)]
     parts.mounts = entries
+
+
+def _map(option: MountOption, mount: Mount, parts: Parts) -> None:
+    """Have a mount show its files with the owners that the command's user namespace knows."""
+    if not parts.maps:
+        raise UsageError(
+            f"-v {option.source}:…:idmap: the command has the host's ids, so there is nothing to map",
+            "leave idmap out, or give it ids of its own: --userns=auto",
+        )
+    from .idmap import add
+
+    linux: Any = {"namespaces": [{"type": "user"}]}
+    for key, rows in (("uidMappings", parts.maps.users), ("gidMappings", parts.maps.groups)):
+        linux[key] = [{"containerID": inside, "hostID": outside, "size": size} for inside, outside, size in rows]
+    add(mount, option.idmap or "", linux, False)
 
 
 def _image(options: IsolateOptions, scratch: str, plain: bool) -> list[Step]:

@@ -67,6 +67,19 @@ def run(command: list[str], options: RunOptions, root: str | None = None) -> int
         signals.set_mask(mask)
 
 
+def explain(command: list[str], options: RunOptions) -> str:
+    """What `run` would do with these options, step by step, as text; nothing is done."""
+    from ..plan.explain import PLAIN, render
+    from .plain_process import plan
+
+    resources = asked(options)
+    id = os.urandom(32).hex()
+    backend = chosen(cgroups.pick(cgroups.detect(), options.cgroup_parent, resources))
+    steps = planned(backend, f"tarbox-{id}", resources)
+    own = [DieWithParent(), *(step for step in steps if step.by != PARENT), *of_each_process(options)]
+    return render(plan(command, own, [step for step in steps if step.by == PARENT]), {id: "ID"}, PLAIN)
+
+
 def asked(options: RunOptions) -> dict[str, Any]:
     """The OCI `linux.resources` for the options; raises UsageError for those that can't go together."""
     check(options, read_machine())

@@ -10,27 +10,29 @@ man 4 veth, man 8 nft
 
 from __future__ import annotations
 
-from ..errors import UnsupportedError, UsageError
+from ..errors import NetworkNotFoundError, UnsupportedError, UsageError
 from ..kernel.bridge import ConnectVeth
 from ..kernel.forwarding import Forwarding
 from ..networks import firewall, leases
 from ..networks.addresses import packed, read, text
-from ..networks.ports import exposed, reserve
-from ..networks.routes import routes, uplink_mtu
+from ..networks.routes import uplink_mtu
 from ..networks.steps import AddElements, MakeNetwork
-from ..networks.store import Networks
+from ..networks.store import DEFAULT, Networks
+from ..unistd import os
+from . import names
 from .options import HOST, NONE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..networks.definition import Network, Subnet
-    from ..networks.ports import Reserved
+    from ..networks.leases import Lease
+    from ..networks.ports import Port
+    from ..networks.reservation import Reserved
     from ..plan.step import Step
     from ..spec.runtime import ImageConfig
     from .options import RunOptions
     from .roots import Roots
 
-DEFAULT = "bridge"
 _NET_ADMIN = 12  # CAP_NET_ADMIN, man 7 capabilities
 
 
@@ -56,117 +58,152 @@ def wanted(options: RunOptions, uid: int, capabilities: int) -> str:
             "root without CAP_NET_ADMIN can't connect a container",
             "give the outer container that capability (--cap-add NET_ADMIN), or choose --network none or host",
         )
-    return DEFAULT if options.network in ("", "default") else options.network
+    return options.network or DEFAULT[0]
 
 
-class Attached:
+class Attached(names.Attached):
     """What a container has of a network.
 
-    steps: what is made on the host before there is a process. connected: what is done once there is one. addresses: its
-    own, as text. gateways: those of the network, as text. reserved: the ports of the host that were taken for it.
+    end: the name of the host's end of its cable. steps: what is made on the host before there is a process. connected:
+    what is done once there is one. reserved: the ports of the host that were taken for it.
     """
 
-    __slots__ = ("addresses", "connected", "gateways", "held", "network", "reserved", "steps", "warnings")
+    __slots__ = ("connected", "end", "held", "network", "reserved", "steps")
 
     def __init__(self, network: Network) -> None:
+        super().__init__((), (), network.internal)
         self.network = network
+        self.end = ""
         self.steps: list[Step] = []
         self.connected: list[Step] = []
-        self.addresses: list[str] = []
-        self.gateways: list[str] = []
-        self.held: list[leases.Lease] = []
+        self.held: list[Lease] = []
         self.reserved: Reserved | None = None
-        self.warnings: list[str] = []
 
     def let_go(self) -> None:
-        """Let go of the addresses: whoever takes things away by the journal may give them back."""
+        """Let go of the addresses: whoever takes things away by the journal gives them back."""
         while self.held:
-            self.held.pop().close()
+            os.close(self.held.pop().descriptor)
 
     def close(self) -> None:
         """Give everything back that was taken here."""
-        for lease in self.held:
-            lease.release()
-        self.held = []
+        if self.held:  # there was no container: nobody else will do it
+            paths = [lease.path for lease in self.held]
+            self.let_go()
+            with leases.Locked(os.path.dirname(paths[0])) as locked:
+                for path in paths:
+                    locked.drop(path.rpartition("/")[2])
+                leases.remove(locked)
         if self.reserved:
             self.reserved.close()
             self.reserved = None
 
 
-def attach(name: str, options: RunOptions, image: ImageConfig, id: str, roots: Roots, keep: bool) -> Attached:
+def attach(
+    name: str, options: RunOptions, image: ImageConfig, id: str, roots: Roots, keep: bool, warnings: list[str]
+) -> Attached:
     """Take what a container needs of the network by that name or id, and plan its connection.
 
     keep: whether addresses and ports are taken, or only told which they could be.
     """
-    there = routes()
     networks = Networks(roots.data, roots.state)
-    network = networks.default(there) if name == DEFAULT else networks.find(name)
+    network = networks.default(keep) if name in DEFAULT else _found(networks, name)
     attached = Attached(network)
     try:
-        _plan(attached, options, image, id, roots, keep)
+        ports = _ports(attached, options, image, keep, warnings) if options.ports or options.publish_all else []
+        own = _addresses(attached, networks, options, id, keep)
+        _plan(attached, own, ports, options, id, roots)
     except BaseException:
         attached.close()
         raise
     return attached
 
 
-def _plan(attached: Attached, options: RunOptions, image: ImageConfig, id: str, roots: Roots, keep: bool) -> None:
-    network = attached.network
-    published = [*options.ports, *(exposed(image, options.expose) if options.publish_all else ())]
-    if published and network.internal:
+def _found(networks: Networks, name: str) -> Network:
+    try:
+        return networks.find(name)
+    except NetworkNotFoundError as error:
+        from .networks import hinted
+
+        raise hinted(error) from None
+
+
+def _ports(attached: Attached, options: RunOptions, image: ImageConfig, keep: bool, warnings: list[str]) -> list[Port]:
+    """What is to be published, taken on the host if it is to be kept."""
+    from ..networks.reservation import reserve
+    from .publishing import published
+
+    ports = published(options, image, warnings)
+    if ports and attached.internal:
         raise UsageError(
-            f"network {network.name} is internal: nothing of it can be published",
+            f"the network {attached.network.name} is internal: nothing of it can be published",
             "leave -p out, or choose another network",
         )
-    attached.reserved = reserve(published) if published and keep else None
-    final = attached.reserved.ports if attached.reserved else published
-    folder = f"{roots.state}/networks/{network.id}"
-    own: list[tuple[Subnet, int]] = []
-    for subnet, asked in ((network.v4, options.ip), (network.v6, options.ip6)):
+    if ports and keep:
+        attached.reserved = reserve(ports)
+        return attached.reserved.ports
+    return ports
+
+
+def _addresses(
+    attached: Attached, networks: Networks, options: RunOptions, id: str, keep: bool
+) -> list[tuple[Subnet, int]]:
+    """The container's address in each subnet of its network, taken if they are to be kept."""
+    network = attached.network
+    own = []
+    for version, subnet, asked in ((4, network.v4, options.ip), (6, network.v6, options.ip6)):
         if subnet is None:
             if asked:
-                version = "IPv4" if asked is options.ip else "IPv6"
-                raise UsageError(f"network {network.name} has no {version} addresses, so {asked} can't be had")
+                raise UsageError(
+                    f"the network {network.name} has no IPv{version}, so its container can't have {asked}",
+                    "'tarbox network create --ipv6 NAME' makes one that has" if version == 6 else "",
+                )
             continue
         wish = read(asked)[1] if asked else None
         if keep:
-            lease = leases.take(folder, subnet, f"container {id}\n", wish)
+            lease = networks.lease(network, subnet, f"container {id}\n", wish)
             attached.held.append(lease)
             own.append((subnet, lease.address))
         else:
-            own.append((subnet, leases.next_free(folder, subnet, wish)))
-    attached.addresses = [text(subnet.version, address) for subnet, address in own]
-    attached.gateways = [text(subnet.version, subnet.gateway) for subnet, _ in own]
+            own.append((subnet, leases.would_be(networks.leases(network), subnet, wish, network.name)))
+    attached.addresses = tuple(text(subnet.version, address) for subnet, address in own)
+    attached.gateways = tuple(text(subnet.version, subnet.gateway) for subnet, _ in own)
+    return own
+
+
+def _plan(
+    attached: Attached,
+    own: list[tuple[Subnet, int]],
+    ports: list[Port],
+    options: RunOptions,
+    id: str,
+    roots: Roots,
+) -> None:
+    network = attached.network
     mac = options.mac_address or _mac(own[0], id)
-    veth = f"tv-{id[:12]}"
-    if keep:
-        lines = "".join(f"{line}\n" for line in (f"container {id}", f"mac {mac}", *(port.line() for port in final)))
-        for lease in attached.held:
-            lease.write(lines)
+    lines = (f"container {id}", f"mac {mac}", *(f"port {port.host()} {port.container}" for port in ports))
+    for lease in attached.held:
+        lease.note("".join(f"{line}\n" for line in lines))
+    state = f"{roots.state}/networks"
     table = firewall.name(roots.data)
+    end = attached.end = firewall.end_of(table, id)
     mtu = network.mtu or uplink_mtu()
+    gateways = tuple((packed(subnet.version, subnet.gateway), subnet.prefix) for subnet, _ in own)
+    six = network.v6 is not None
+    held = tuple(lease.path for lease in attached.held)
     attached.steps = [
-        MakeNetwork(
-            network.bridge,
-            tuple((packed(subnet.version, subnet.gateway), subnet.prefix) for subnet in network.subnets),
-            mtu,
-            network.v6 is not None,
-            folder,
-            table,
-            tuple(lease.path for lease in attached.held),
-        ),
-        Forwarding(network.v6 is not None),
+        MakeNetwork(network.bridge, gateways, mtu, six, f"{state}/{network.id}", table, held),
+        Forwarding(six),
         AddElements(
             table,
             firewall.of_network(network),
-            (*firewall.of_container(network, veth, mac, own), *firewall.of_ports(final, own)),
-            f"{roots.state}/networks",
+            (*firewall.of_container(end, mac, own), *firewall.of_ports(ports, own)),
+            state,
         ),
     ]
     addresses = tuple((packed(subnet.version, address), subnet.prefix) for subnet, address in own)
-    gateways = () if network.internal else tuple(packed(subnet.version, subnet.gateway) for subnet, _ in own)
+    ways = () if network.internal else tuple(gateway for gateway, _ in gateways)
     hardware = bytes.fromhex(mac.replace(":", ""))
-    attached.connected = [ConnectVeth(network.bridge, veth, hardware, addresses, gateways, mtu, hairpin=True)]
+    attached.connected = [ConnectVeth(network.bridge, end, hardware, addresses, ways, mtu, hairpin=True)]
 
 
 def _mac(own: tuple[Subnet, int], id: str) -> str:

@@ -46,12 +46,20 @@ def attend(command: Sequence[str], steps: Sequence[Step], before: Sequence[Step]
     before: of this process. Raises what a step raised, CommandNotFoundError and CommandNotExecutableError.
     """
 
-    def planned(mask: bytes, given: tuple[str, ...]) -> Plan:
-        ending = [DeathSignal()] if any(isinstance(step, DieWithParent) for step in steps) else []
-        last = [DefaultSignals(signals.PYTHONS, mask), *ending, program(command)]
-        return Plan([*before, Spawn(()), *steps, *last], given)
+    return carry_out(lambda mask, given: plan(command, steps, before, mask, given))
 
-    return carry_out(planned)
+
+def plan(
+    command: Sequence[str],
+    steps: Sequence[Step],
+    before: Sequence[Step] = (),
+    mask: bytes = bytes(8),
+    given: tuple[str, ...] = (),
+) -> Plan:
+    """The plan of a command that is the caller's but for these steps, see `attend`."""
+    ending = [DeathSignal()] if any(isinstance(step, DieWithParent) for step in steps) else []
+    last = [DefaultSignals(signals.PYTHONS, mask), *ending, program(command)]
+    return Plan([*before, Spawn(()), *steps, *last], given)
 
 
 def program(command: Sequence[str], variables: Sequence[str] = (), directory: str = "", init: bool = False) -> Execute:

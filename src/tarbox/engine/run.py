@@ -9,6 +9,7 @@ from ..errors import ImageNotFoundError, KernelError, TarboxError, UnsupportedEr
 from ..images import source
 from ..kernel import cgroups, signals
 from ..kernel.mounts import MakeSource
+from ..kernel.overlay import OpenOverlay, drop_marker
 from ..kernel.program import Execute
 from ..kernel.syscall import syscall
 from ..plan.executor import Execution
@@ -70,8 +71,13 @@ class Container:
         self.warnings = beside.cgroups.warnings({**(made["linux"].get("resources") or {})})
 
     def names(self) -> dict[str, str]:
-        """What a text calls the values that each container has others of: $ID, and $NAME where the host name is new."""
+        """What a text calls the values that each container has others of.
+
+        $ID, $NAME where the host name is new, and $END, the host's end of its cable.
+        """
         names = {self.id: "ID"}
+        if self.attached:
+            names[self.attached.end] = "END"
         if self.config.get("hostname") == self.id[:12]:
             names[self.id[:12]] = "NAME"
         return names
@@ -161,9 +167,10 @@ def _prepared(
 ) -> Container:
     image = found.config()
     id = os.urandom(32).hex()
-    attached = _attach(options, image, id, roots, keep, machine)
+    warnings: list[str] = []
+    attached = _attach(options, image, id, roots, keep, machine, warnings)
     try:
-        container = _planned(options, roots, given, keep, found, machine, id, attached)
+        container = _planned(options, roots, given, keep, found, machine, id, attached, warnings)
     except BaseException:
         if attached:
             attached.close()
@@ -173,17 +180,27 @@ def _prepared(
 
 
 def _attach(
-    options: RunOptions, image: ImageConfig, id: str, roots: Roots, keep: bool, machine: Machine
+    options: RunOptions,
+    image: ImageConfig,
+    id: str,
+    roots: Roots,
+    keep: bool,
+    machine: Machine,
+    warnings: list[str],
 ) -> Attached | None:
     """Take what the container needs of a network; None where it has none, the host's, or somebody else's."""
     if options.network in (NONE, HOST) or options.network.startswith("/"):
         return None
     if machine.uid and not (options.network or options.ports or options.publish_all):
+        options.network = NONE
         return None
     from . import network
 
     name = network.wanted(options, machine.uid, machine.capabilities)
-    return network.attach(name, options, image, id, roots, keep) if name else None
+    if not name:
+        options.network = NONE
+        return None
+    return network.attach(name, options, image, id, roots, keep, warnings)
 
 
 def _planned(
@@ -195,6 +212,7 @@ def _planned(
     machine: Machine,
     id: str,
     attached: Attached | None,
+    warnings: list[str],
 ) -> Container:
     image = found.config()
     made = config(options, image, id, machine, found.root())
@@ -227,7 +245,6 @@ def _planned(
 
         beside.steps.append(step(options.cidfile, id))
     beside.steps += [MakeSource(mount.source) for mount in options.mounts if mount.create]
-    warnings: list[str] = []
     if attached:
         beside.steps += attached.steps
         beside.connected = attached.connected
@@ -267,7 +284,7 @@ def _planned(
         beside.learn = learning.secret if learning else 1
     container = Container(id, made, beside, plan(made, beside))
     container.learning = learning
-    container.warnings += [*warnings, *(attached.warnings if attached else ())]
+    container.warnings += warnings
     if system:
         container.stop_signal = options.stop_signal or systemd_mode.HALT
     if machine.edits:
@@ -289,7 +306,7 @@ def _carry_out(
     kernel_objects, disk_objects = _sort(container.plan.records(), roots.data)
     if container.range and container.range.path:
         kernel_objects.insert(0, ("range", container.range.path))
-    execution = Execution(container.plan, slots, launch, observe, meanwhile=load)
+    execution = Execution(container.plan, slots, launch, observe, meanwhile=lambda: _begin_to_take_away(container))
     learning = container.learning
     if learning:
         execution.receive = lambda listener: learning.start(listener, execution.pid)
@@ -312,6 +329,10 @@ def _carry_out(
         _warn(slots.warnings)
         if watch:
             watch.started()
+        if attached and attached.reserved:
+            from .relay import Relay
+
+            session.relay = Relay(attached.reserved, attached.addresses)
         backend = container.beside.cgroups
         code = session.run(
             pid,
@@ -353,6 +374,14 @@ def _carry_out(
             from ..kernel.guard import dismiss
 
             dismiss(slots.found["guard"])  # type: ignore[arg-type]
+
+
+def _begin_to_take_away(container: Container) -> None:
+    """While the container is being set up there is time for what needn't wait for its end."""
+    load()
+    for step in container.plan.steps:
+        if isinstance(step, OpenOverlay) and step.work:
+            drop_marker(step.work)
 
 
 def _sort(records: list[tuple[str, str]], data: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

@@ -10,6 +10,7 @@ man 1 sh
 
 from __future__ import annotations
 
+from ..errors import UnsupportedError
 from ..images import host, layers
 from ..kernel import (
     credentials,
@@ -31,8 +32,11 @@ from ..kernel import (
     tmpfs,
     user_namespace,
 )
+from ..kernel.bridge import ALIAS
 from ..kernel.cgroups import device_program, groups, v2, weights
 from ..kernel.cgroups import devices as device_rules
+from ..kernel.forwarding import Forwarding
+from ..networks.steps import AddElements, MakeNetwork
 from ..plan.script import About
 from ..plan.script import render as rendered
 from ..plan.shell import one_by_one, quote, staged
@@ -58,12 +62,16 @@ def script(plan: Plan, command: str, user: int, names: Mapping[str, str]) -> str
     """The script that makes the container of a plan.
 
     command: what was asked for, as typed. user: the caller's id. names: "ID", and "NAME" where the host name is made of
-    it, by the value that this plan has of it.
+    it, and "END" with a network, each by the value that this plan has of it.
     """
+    _refuse(plan)
     variables = {"ID": "$(od -An -N32 -tx1 /dev/urandom | tr -d ' \\n')  # another container each time"}
     names = dict(names)
     if "NAME" in names.values():
         variables["NAME"] = '$(printf %.12s "$ID")  # its host name'
+    for end in [value for value, name in names.items() if name == "END"]:
+        start, _, letters = end.rpartition("-")
+        variables["END"] = f'{start}-$(printf %.{len(letters)}s "$ID")  # the host\'s end of its cable'
     spelled = Spelling(plan, user)
     for step in plan.steps:
         if isinstance(step, layers.Unpack):
@@ -79,6 +87,20 @@ def script(plan: Plan, command: str, user: int, names: Mapping[str, str]) -> str
     return rendered(plan, about, spelled)
 
 
+def _refuse(plan: Plan) -> None:
+    """Raise UnsupportedError for a container that this frame of shells can't make."""
+    reasons = {
+        "OpenNamespace": "namespaces of others: a shell that enters them ends where they do, not with its caller",
+        "MakeTimeNamespace": "clocks of its own: unshare makes them for a process that comes after the one it starts",
+        "MakeMap": "ids of its own: what shows the image's files with them, mapped mounts and a helper, has no command",
+        "Guard": "processes among the host's: a shell that is killed leaves them behind, and nothing watches over it",
+    }
+    kinds = {type(step).__name__ for step in plan.steps}
+    for name, reason in reasons.items():
+        if name in kinds:
+            raise UnsupportedError(f"no script can be written of {reason}", "'tarbox explain run' tells the steps")
+
+
 def _lacking(plan: Plan) -> list[str]:
     """What the script doesn't do."""
     lines = [
@@ -91,6 +113,11 @@ def _lacking(plan: Plan) -> list[str]:
         if isinstance(step, seccomp.LoadSeccomp):
             lines.append(
                 "Seccomp: no filter is loaded. System calls that it would refuse are only held by capabilities."
+            )
+        elif isinstance(step, AddElements):
+            lines.append(
+                "No address is leased, and no port of the host reserved: a container of tarbox's may get the same ones."
+                " Over ::1, and over IPv6 without an address for it, a published port isn't reached."
             )
         elif isinstance(step, keyring.NewKeyring):
             lines.append("The session keyring is a new one only where keyctl (package keyutils) is there.")
@@ -113,6 +140,8 @@ def _lacking(plan: Plan) -> list[str]:
 UNDO: dict[str, Callable[[str], str]] = {
     "tree": lambda path: f"chmod -R u+rwX {quote(path)} 2>/dev/null; rm -rf --one-file-system {quote(path)}",
     "cgroup": lambda path: f"remove_group {quote(path)}",
+    "elements": lambda name: _delete_elements(*name.split(" ", 1)),
+    "network": lambda name: _delete_network(*name.split(" ", 2)[:2]),
     "cgroup-parent": lambda path: f"[ ! -e {_mark(path)} ] || rmdir {quote(path)} 2>/dev/null",
 }
 
@@ -130,6 +159,26 @@ class Spelling:
         """The text of a step, see `plan/script.py`."""
         own = _SPELLINGS.get(type(step))
         return own(step, self) if own else step.shell()
+
+
+def _delete_elements(table: str, words: str) -> str:
+    from ..networks.firewall import deleting, read
+
+    elements = read(words)
+    ends = dict.fromkeys(one.key[0] for one in elements if one.set.startswith("ends"))
+    return "; ".join(
+        f"{line} 2>/dev/null" for line in [f"ip link delete {end}" for end in ends] + deleting(table, elements)
+    )
+
+
+def _delete_network(bridge: str, table: str) -> str:
+    """The bridge goes with its last port, and the tables with the last bridge."""
+    from ..networks.firewall import SETS, deleting, of_bridge
+
+    lines = [f"ip link delete {bridge}", *deleting(table, of_bridge(bridge, internal=True))]
+    tables = "; ".join(f"nft delete table {family} {table}" for family in SETS)
+    lines.append(f"nft list set inet {table} networks | grep -q elements || {{ {tables}; }}")
+    return f'[ -n "$(ip -o link show master {bridge})" ] || {{ {"; ".join(lines)}; }} 2>/dev/null'
 
 
 def _mark(path: str) -> str:
@@ -153,6 +202,17 @@ def _lines(step: Step, _: Spelling) -> str:
 def _make_scratch(step: overlay.MakeScratch, _: Spelling) -> str:
     above = os.path.dirname(step.path)
     return f"[ -d {quote(above)} ] || (umask 077; mkdir -p {quote(above)})\n" + one_by_one(step.shell())
+
+
+def _make_network(step: MakeNetwork, _: Spelling) -> str:
+    """With a remark that keeps tarbox from deleting the bridge as one that nobody needs."""
+    return one_by_one(step.shell().replace(f"alias {ALIAS}", f"alias {quote(f'{ALIAS} script')}"))
+
+
+def _add_elements(step: AddElements, _: Spelling) -> str:
+    from ..networks.firewall import shell
+
+    return shell(step.table, (*step.network, *step.own))
 
 
 def _make_parent(step: groups.MakeParent, _: Spelling) -> str:
@@ -468,6 +528,9 @@ def _saying(text: str) -> Callable[[Any, Spelling], str]:
 
 _SPELLINGS: dict[type, Callable[[Any, Spelling], str]] = {
     overlay.MakeScratch: _make_scratch,
+    MakeNetwork: _make_network,
+    Forwarding: _lines,
+    AddElements: _add_elements,
     groups.MakeParent: _make_parent,
     groups.WriteControl: _write_control,
     groups.OpenGroup: _open_group,

@@ -32,6 +32,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .relay import Relay
+
 SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM, SIGCHLD = 1, 2, 3, 9, 15, 17
 SIGCONT, SIGSTOP, SIGTTIN, SIGTTOU, SIGWINCH = 18, 19, 21, 22, 28
 
@@ -60,12 +62,14 @@ class Session:
     UsageError when both are asked for and the caller's input isn't a terminal. attached: which of "stdin", "stdout"
     and "stderr" are the caller's, none for all; what is written to another is thrown away. proxy: hand signals on to
     the container; without it one that ends programs ends this one, and the container is killed.
+
+    relay: who serves the published ports, for as long as the container runs; to be set before `run()`.
     """
 
     __slots__ = (
         "_arrivals", "_attached", "_console", "_console_rests", "_descriptors", "_ended_by", "_ends", "_foreground",
         "_freeze", "_ignored", "_input", "_interactive", "_interrupts", "_kill_at", "_kill_reason", "_outputs",
-        "_pidfd", "_proxy", "_quiet_since", "_running", "_stop_signal", "_terminal", "_thaw",
+        "_pidfd", "_proxy", "_quiet_since", "_running", "_stop_signal", "_terminal", "_thaw", "relay",
     )  # fmt: skip
 
     def __init__(self, interactive: bool, terminal: bool, attached: Sequence[str] = (), proxy: bool = True) -> None:
@@ -89,6 +93,7 @@ class Session:
         self._kill_reason = ""
         self._freeze: Callable[[], None] = self._stop_first_process
         self._thaw: Callable[[], None] = self._continue_first_process
+        self.relay: Relay | None = None
         self._ignored = frozenset(signals.ignored())
         if SIGCHLD in self._ignored:  # inherited; the kernel would throw the exit status away
             syscall("rt_sigaction", SIGCHLD, bytes(32), None, 8)
@@ -136,6 +141,7 @@ class Session:
     def close(self) -> None:
         """Give the terminal back and close everything that the session opened; a second call does nothing."""
         self._foreground.give_back()
+        self._end_relay()
         self._close_ends()
         self._end_input()
         self._end_outputs()
@@ -193,8 +199,11 @@ class Session:
             if self._running and self._pidfd in events:
                 code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
                 self._running = False
+                self._end_relay()
                 self._end_input()
                 self._quiet_since = time.monotonic()
+            if self.relay and self.relay.fileno() in events and (said := self.relay.attend()):
+                self._foreground.tell(said)
             self._copy(events)
             if self._running and self._kill_at is not None and time.monotonic() >= self._kill_at:
                 self._kill(self._kill_reason)
@@ -219,6 +228,8 @@ class Session:
         until = self._kill_at if self._running else None
         if self._running:
             interest[self._pidfd] = POLLIN
+            if self.relay and self.relay.fileno() >= 0:
+                interest[self.relay.fileno()] = POLLIN
         elif not any(copy.pending for copy in self._outputs):
             until = self._quiet_since + _LINGER_SECONDS
         resting = self._console if self._running and self._console_rests > time.monotonic() else -1
@@ -232,6 +243,11 @@ class Session:
         for descriptor, wanted in interest.items():
             poller.register(descriptor, wanted)
         return dict(poller.poll(None if until is None else max(0.0, until - time.monotonic()) * 1000 + 1))
+
+    def _end_relay(self) -> None:
+        if self.relay:
+            self.relay.close()
+            self.relay = None
 
     def _copies(self) -> list[Copy]:
         return [*self._outputs, self._input] if self._input else self._outputs

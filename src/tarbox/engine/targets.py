@@ -218,7 +218,7 @@ def _container(prefix: str) -> Target | None:
 
 
 def first_process(prefix: str) -> int:
-    """The first process of the running container whose id begins so; raises ProcessNotFoundError where there is none."""
+    """The first process of the running container whose id begins so; raises ProcessNotFoundError for none."""
     target = _container(prefix) if _DIGITS.issuperset(prefix) and prefix else None
     if target is None:
         raise ProcessNotFoundError(

@@ -267,7 +267,8 @@ def network(text: str) -> str:
         raise UsageError(f"this version of tarbox has no {shorten(text)!r} network yet", "none or host")
     if not text or not text[0].isalnum() or not all(letter.isalnum() or letter in "_.-" for letter in text):
         raise UsageError(
-            f"{shorten(text)!r} is no network", "a name of 'tarbox network ls', none, host, container:ID, ns:PATH, pid:N or pidfd:N"
+            f"{shorten(text)!r} is no network",
+            "a name of 'tarbox network ls', none, host, container:ID, ns:PATH, pid:N or pidfd:N",
         )
     return text
 

@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .links import Link
 
-ALIAS = "tarbox"  # by which a bridge of ours is known
+ALIAS = "tarbox"  # the word by which a bridge of ours is known; others may follow it
 INSIDE = "eth0"
 _IPV4, _IPV6 = "/proc/sys/net/ipv4/conf", "/proc/sys/net/ipv6/conf"
 
@@ -70,7 +70,7 @@ class MakeBridge(Step):
         return made
 
     def _check(self, bridge: Link) -> None:
-        if bridge.kind != "bridge" or bridge.alias != ALIAS:
+        if bridge.kind != "bridge" or bridge.alias.partition(" ")[0] != ALIAS:
             what = bridge.alias or bridge.kind or "hardware"
             raise UsageError(
                 f"there is an interface {self.name} already that isn't a bridge of tarbox's ({what})",
@@ -87,6 +87,8 @@ class MakeBridge(Step):
 
     def _missing(self, bridge: Link) -> list[Message]:
         requests = [links.address(bridge.index, ip, prefix) for ip, prefix in self.addresses]
+        if bridge.alias != ALIAS:
+            requests.append(links.set_alias(bridge.index, ALIAS))
         if self.mtu and bridge.mtu != self.mtu:
             requests.append(links.set_mtu(bridge.index, self.mtu))
         return requests if bridge.flags & links.UP else [*requests, links.set_up(bridge.index)]
@@ -98,7 +100,7 @@ class MakeBridge(Step):
     def shell(self) -> str:
         name, hardware = self.name, mac(self.addresses).hex(":")
         made = f"ip link add {name}{f' address {hardware}' if hardware else ''}{_mtu(self.mtu)} type bridge"
-        lines = [f"[ -e /sys/class/net/{name} ] || {{ {made} && ip link set {name} alias {ALIAS}; }}"]
+        lines = [f"ip link show {name} >/dev/null 2>&1 || {made}", f"ip link set {name} alias {ALIAS}"]
         lines += [_written(path, value) for path, value in self._settings()]
         lines += [f"ip address replace {_shown(ip, prefix)} dev {name}{_nodad(ip)}" for ip, prefix in self.addresses]
         return "; ".join([*lines, f"ip link set {name}{_mtu(self.mtu)} up"])

@@ -50,6 +50,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_NODAD = 1, 2, 8, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 _UNICAST, _UNIVERSE, _LINK_SCOPE = 1, 0, 253
 _SIOCGIFINDEX = 0x8933
+_WITHOUT_COUNTERS = number(29, 8)  # IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS: they are most of an answer
 
 
 # --- Requests --------------------------------------------------------------------------------------------------------
@@ -155,6 +156,9 @@ def _route(destination: bytes, prefix: int, gateway: bytes, index: int, table: i
     return made + (number(_RTA_TABLE, table) if table > 255 else b"")
 
 
+_SAID = {_NEWLINK: "RTM_NEWLINK", _DELLINK: "RTM_DELLINK", _GETLINK: "RTM_GETLINK"}
+
+
 def _header(index: int = 0, up: bool = False, family: int = 0) -> bytes:
     """A struct ifinfomsg."""
     flags = UP if up else 0
@@ -162,7 +166,7 @@ def _header(index: int = 0, up: bool = False, family: int = 0) -> bytes:
 
 
 def _link(type: int, flags: int, link: str | int, more: bytes = b"", up: bool = False) -> Message:
-    said = f"{'RTM_DELLINK' if type == _DELLINK else 'RTM_NEWLINK'} {link}"
+    said = f"{_SAID[type]} {link}"
     if isinstance(link, int):
         return Message(type, flags, _header(link, up) + more, said)
     return Message(type, flags, _header(0, up) + text(_IFNAME, link) + more, said)
@@ -218,6 +222,8 @@ class Route:
 
 def index_of(socket: Netlink, name: str) -> int:
     """The index of the interface of this name, 0 for none, in the namespace where the process is: not the socket's."""
+    if len(name.encode()) > NAME_LIMIT:  # the kernel would look for what it begins with
+        return 0
     try:
         answer = ioctl(socket.fileno(), _SIOCGIFINDEX, name.encode().ljust(40, b"\0"))
     except OSError as error:
@@ -230,7 +236,7 @@ def index_of(socket: Netlink, name: str) -> int:
 def link(socket: Netlink, name: str) -> Link | None:
     """The interface of this name, None where there is none."""
     try:
-        return Link(socket.ask(_link(_GETLINK, 0, name)))
+        return Link(socket.ask(_link(_GETLINK, 0, name, _WITHOUT_COUNTERS)))
     except NetlinkError as error:
         if error.errno == ENODEV:
             return None
@@ -239,7 +245,8 @@ def link(socket: Netlink, name: str) -> Link | None:
 
 def links(socket: Netlink) -> list[Link]:
     """All interfaces."""
-    return [Link(body) for body in socket.dump(Message(_GETLINK, 0, _header(), "RTM_GETLINK"))]
+    asked = Message(_GETLINK, 0, _header() + _WITHOUT_COUNTERS, "RTM_GETLINK")
+    return [Link(body) for body in socket.dump(asked)]
 
 
 def addresses(socket: Netlink, family: int = 0) -> list[Address]:

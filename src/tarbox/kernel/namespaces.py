@@ -76,14 +76,16 @@ class Spawn(Step):
 
     def call(self) -> str:
         into = ", CLONE_INTO_CGROUP" if self.cgroup else ""
-        made = f"clone3({_shown(self.namespaces)}|CLONE_PIDFD|CLONE_VM|CLONE_VFORK{into}, SIGCHLD), execveat(RUNNER)"
+        flags = "|".join([*(SHOWN[name] for name in self.namespaces), "CLONE_PIDFD|CLONE_VM|CLONE_VFORK"])
+        made = f"clone3({flags}{into}, SIGCHLD), execveat(RUNNER)"
         joined = [f"setns({kind}, {SHOWN[kind]})" for kind in self.entered]
         return ", ".join([*joined, made, *(f"setns(own {kind})" for kind in reversed(self.entered))])
 
     def shell(self) -> str:
         files = " ".join(f"{_SHELL[kind].split()[0]}=FILE" for kind in self.entered)
         joined = ["nsenter", files] if files else []
-        return " ".join([*joined, "unshare", *(_SHELL[name] for name in self.namespaces), "sh"])
+        made = ["unshare", *(_SHELL[name] for name in self.namespaces)] if self.namespaces else []
+        return " ".join([*joined, *made, "sh"])
 
     def spawn(
         self, slots: Slots, program: int, arguments: list[bytes], environment: list[bytes], keep: list[int]

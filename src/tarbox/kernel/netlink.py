@@ -253,7 +253,7 @@ class Netlink:
         sequence, self._next = self._next, self._next + 1
         self._write(pack(message, message.flags | flags, sequence), message.said)
         found: list[bytes] = []
-        interrupted = False
+        changed, whole = False, not flags & ROOT  # a list is whole when its end has come
         while True:
             try:
                 answers = os.read(self._descriptor, _LARGEST)
@@ -264,15 +264,16 @@ class Netlink:
             for type, marks, answered, body in _messages(answers):
                 if answered != sequence:
                     continue
-                interrupted = interrupted or bool(marks & _DUMP_INTERRUPTED)
+                changed = changed or bool(marks & _DUMP_INTERRUPTED)
                 if type in (_ERROR, _DONE):
+                    whole = True
                     errno = -int.from_bytes(body[:4], "little", signed=True)
                     if errno:
                         reason = _reason(marks, body) if type == _ERROR else ("", -1)
                         raise NetlinkError(message.said, errno, 0, *reason)
                 else:
                     found.append(body)
-        if interrupted:
+        if changed or not whole:
             raise NetlinkError(message.said, EINTR)
         return found
 
@@ -325,18 +326,27 @@ def visit(namespace: int, do: Callable[[], T]) -> T:
     namespace: a descriptor of it, or of a process in it (a pidfd). Signals wait meanwhile: what a handler raises would
     come between the way there and the way back. Raises KernelError.
     """
-    from .signals import block_all, set_mask
+    from .signals import block_all, present_mask, set_mask
 
     home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        mask = block_all()
+        mask = present_mask()
         try:
+            block_all()
             syscall("setns", namespace, _CLONE_NEWNET)
             try:
                 return do()
             finally:
-                syscall("setns", home, _CLONE_NEWNET)
+                _return_to(home)
         finally:
             set_mask(mask)
     finally:
         os.close(home)
+
+
+def _return_to(home: int) -> None:
+    """Go back; tried twice, as what this process does next is meant to be done there."""
+    try:
+        syscall("setns", home, _CLONE_NEWNET)
+    except KernelError:
+        syscall("setns", home, _CLONE_NEWNET)

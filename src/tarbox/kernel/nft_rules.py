@@ -85,16 +85,24 @@ class Rule:
 class Field:
     """Something of a packet that can be compared. load: the expression that puts it into a register.
 
-    needs: the protocols that the packet must be of to have it.
+    needs: the protocols that the packet must be of to have it. begin: the expression for its first bytes, so many.
     """
 
-    __slots__ = ("load", "needs", "text", "type")
+    __slots__ = ("begin", "load", "needs", "text", "type")
 
-    def __init__(self, text: str, type: Type, load: Callable[[int], bytes], needs: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        text: str,
+        type: Type,
+        load: Callable[[int], bytes],
+        needs: tuple[str, ...] = (),
+        begin: Callable[[int], bytes] | None = None,
+    ) -> None:
         self.text = text
         self.type = type
         self.load = load
         self.needs = needs
+        self.begin = begin
 
     def __repr__(self) -> str:
         return self.text
@@ -108,8 +116,12 @@ _LINK, _NETWORK, _TRANSPORT = 0, 1, 2
 
 
 def _payload(text: str, type: Type, base: int, offset: int, *needs: str) -> Field:
-    place = big(2, base) + big(3, offset) + big(4, type.size)
-    return Field(text, type, lambda register: _expression("payload", big(1, register), place), needs)
+    place = big(2, base) + big(3, offset)
+
+    def load(register: int, size: int = type.size) -> bytes:
+        return _expression("payload", big(1, register), place, big(4, size))
+
+    return Field(text, type, load, needs, lambda size: load(_FIRST, size))
 
 
 def _ct(text: str, type: Type, key: int) -> Field:
@@ -123,11 +135,12 @@ def _fib(text: str, type: Type, result: int, flags: int) -> Field:
 _FIB_SADDR, _FIB_DADDR, _FIB_IIF, _FIB_PRESENT = 1, 2, 8, 32
 
 IIFNAME, OIFNAME = _meta("iifname", 6, types.IFNAME), _meta("oifname", 7, types.IFNAME)
+IIFTYPE = _meta("meta iiftype", 8, types.LINK_TYPE)
 PROTOCOL = _meta("meta protocol", 1, types.ETHER_TYPE)
 NFPROTO, L4PROTO = _meta("meta nfproto", 15, types.NFPROTO), _meta("meta l4proto", 16, types.PROTOCOL)
-ETHER_DADDR = _payload("ether daddr", types.ETHER, _LINK, 0)
-ETHER_SADDR = _payload("ether saddr", types.ETHER, _LINK, 6)
-ETHER_TYPE = _payload("ether type", types.ETHER_TYPE, _LINK, 12)
+ETHER_DADDR = _payload("ether daddr", types.ETHER, _LINK, 0, "ether")
+ETHER_SADDR = _payload("ether saddr", types.ETHER, _LINK, 6, "ether")
+ETHER_TYPE = _payload("ether type", types.ETHER_TYPE, _LINK, 12, "ether")
 IP_SADDR = _payload("ip saddr", types.IPV4, _NETWORK, 12, "ip")
 IP_DADDR = _payload("ip daddr", types.IPV4, _NETWORK, 16, "ip")
 IP6_SADDR = _payload("ip6 saddr", types.IPV6, _NETWORK, 8, "ip6")
@@ -144,6 +157,7 @@ TCP_DPORT = _payload("tcp dport", types.PORT, _TRANSPORT, 2, "tcp")
 UDP_SPORT = _payload("udp sport", types.PORT, _TRANSPORT, 0, "udp")
 UDP_DPORT = _payload("udp dport", types.PORT, _TRANSPORT, 2, "udp")
 ICMPV6_TYPE = _payload("icmpv6 type", types.ICMPV6, _TRANSPORT, 0, "frame ip6", "ipv6-icmp")
+ICMPV6_TADDR = _payload("icmpv6 taddr", types.IPV6, _TRANSPORT, 8, "frame ip6", "ipv6-icmp")
 CT_STATE, CT_STATUS = _ct("ct state", types.CT_STATE, 0), _ct("ct status", types.CT_STATUS, 2)
 FIB_SADDR_TYPE = _fib("fib saddr type", types.ADDRESS_TYPE, 3, _FIB_SADDR)
 FIB_DADDR_TYPE = _fib("fib daddr type", types.ADDRESS_TYPE, 3, _FIB_DADDR)
@@ -152,6 +166,7 @@ FIB_SADDR_IIF_OIF = _fib("fib saddr . iif oif", types.PRESENCE, 1, _FIB_SADDR | 
 # How it is found out whether a packet is of a protocol, by the table's family; where none is named, it always is.
 _TRANSPORTS = {"tcp": "tcp", "udp": "udp", "ipv6-icmp": "ipv6-icmp"}
 _NETWORKS = {
+    (INET, "ether"): (IIFTYPE, "ether"), (IPV4, "ether"): (IIFTYPE, "ether"), (IPV6, "ether"): (IIFTYPE, "ether"),
     (INET, "ip"): (NFPROTO, "ipv4"), (INET, "ip6"): (NFPROTO, "ipv6"), (INET, "frame ip6"): (NFPROTO, "ipv6"),
     (BRIDGE, "ip"): (PROTOCOL, "ip"), (BRIDGE, "ip6"): (PROTOCOL, "ip6"), (BRIDGE, "arp"): (ETHER_TYPE, "arp"),
     (BRIDGE, "frame ip6"): (ETHER_TYPE, "ip6"), (NETDEV, "ip"): (PROTOCOL, "ip"), (NETDEV, "ip6"): (PROTOCOL, "ip6"),
@@ -200,13 +215,12 @@ def _matching(field: Field, value: Value, inverted: bool) -> Statement:
     given = value if isinstance(value, str) else ""
 
     def encode(context: Context) -> bytes:
-        made = _depend(context, [field]) + field.load(_FIRST)
+        made = _depend(context, [field])
+        if "/" in given:
+            return made + _in_network(field, given, inverted)
+        made += field.load(_FIRST)
         if type.flags:
             return made + _mask(type.size, type.encode(value)) + _compare(_EQ if inverted else _NEQ, bytes(type.size))
-        if "/" in given:
-            network, _, bits = given.partition("/")
-            mask = ((1 << int(bits)) - 1 << type.size * 8 - int(bits)).to_bytes(type.size, "big")
-            return made + _mask(type.size, mask) + _compare(_NEQ if inverted else _EQ, type.encode(network))
         if "-" in given and type is types.PORT:
             first, _, last = given.partition("-")
             if inverted:
@@ -220,6 +234,17 @@ def _matching(field: Field, value: Value, inverted: bool) -> Statement:
         return made + _compare(_NEQ if inverted else _EQ, type.encode(value))
 
     return Statement(shown, encode)
+
+
+def _in_network(field: Field, network: str, inverted: bool) -> bytes:
+    """Compare what a network has in common: its first bytes, or its first bits by a mask."""
+    address, bits = types.network(field.type, network)
+    operation = _NEQ if inverted else _EQ
+    if field.begin and bits and not bits % 8:
+        return field.begin(bits // 8) + _compare(operation, address[: bits // 8])
+    size = field.type.size
+    mask = ((1 << bits) - 1 << size * 8 - bits).to_bytes(size, "big")
+    return field.load(_FIRST) + _mask(size, mask) + _compare(operation, address)
 
 
 def listed(fields: Field | tuple[Field, ...], name: str) -> Statement:

@@ -116,6 +116,7 @@ IPV4 = Type("ipv4_addr", 7, 4, read=packed, write=shown)
 IPV6 = Type("ipv6_addr", 8, 16, read=packed, write=shown)
 ETHER = Type("ether_addr", 9, 6, read=hardware, write=_colons)
 IFNAME = Type("ifname", 41, 16, little=True, read=_name, write=_quoted_name)
+LINK_TYPE = Type("iface_type", 21, 2, {"ether": 1, "loopback": 772, "none": 65534}, True)
 PORT = Type("inet_service", 13, 2)
 PROTOCOL = Type(
     "inet_proto", 12, 1,
@@ -160,6 +161,17 @@ def number(types: Sequence[Type]) -> int:
 def width(types: Sequence[Type]) -> int:
     """How many bytes they take: each in a row of several begins on a boundary of 4."""
     return types[0].size if len(types) == 1 else sum(one.size + 3 & ~3 for one in types)
+
+
+def network(type: Type, text: str) -> tuple[bytes, int]:
+    """The address and the number of bits of a network like 10.0.0.0/8; raises ValueError for what isn't one."""
+    address, _, bits = text.partition("/")
+    found = type.encode(address)
+    if not bits.isascii() or not bits.isdecimal() or int(bits) > type.size * 8:
+        raise ValueError(f"{text!r} is no network: it has no number of bits, at most {type.size * 8}, at its end")
+    if int.from_bytes(found, "big") & (1 << type.size * 8 - int(bits)) - 1:
+        raise ValueError(f"{text!r} is no network: its address has bits behind the first {bits}")
+    return found, int(bits)
 
 
 def encode(types: Sequence[Type], values: Sequence[Value]) -> bytes:

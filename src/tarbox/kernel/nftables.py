@@ -163,10 +163,10 @@ def big(type: int, value: int) -> bytes:
 
 
 def remark(kind: int, comment: str) -> bytes:
-    """A comment as nft keeps it, in data that the kernel doesn't look into; raises ValueError for a long one."""
+    """A comment as nft keeps it, in data that the kernel doesn't look into; raises ValueError where nft couldn't."""
     data = comment.encode() + b"\0"
-    if len(data) > 128:
-        raise ValueError(f"the comment {comment!r} is longer than 127 bytes")
+    if len(data) > 128 or not comment.isprintable() or '"' in comment:
+        raise ValueError(f"{comment!r} can't be a comment: at most 127 bytes of printable letters, no quotation marks")
     return bytes([kind, len(data)]) + data
 
 
@@ -212,11 +212,8 @@ def _elements(set: Set, key: Sequence[Value], more: bytes) -> bytes:
 def _interval(type: Type, value: Value) -> tuple[bytes, bytes]:
     """The first and the last value of a network, of a range, or of a single one."""
     if isinstance(value, str) and "/" in value:
-        network, _, bits = value.partition("/")
-        low = type.encode(network)
-        rest = (1 << type.size * 8 - int(bits)) - 1
-        if int.from_bytes(low, "big") & rest:
-            raise ValueError(f"{value!r} is no network: there are bits behind the first {bits}")
+        low, bits = types.network(type, value)
+        rest = (1 << type.size * 8 - bits) - 1
         return low, (int.from_bytes(low, "big") | rest).to_bytes(type.size, "big")
     if isinstance(value, str) and "-" in value and type is not types.IFNAME:
         first, _, last = value.partition("-")
@@ -293,13 +290,13 @@ def _lacking(error: NetlinkError, refused: Message | None) -> str:
     kind = refused.type & 0xFF
     if kind == NEWTABLE:
         return f"it takes {_FAMILY_OPTIONS[refused.body[0]]} in its configuration"
-    if kind == NEWCHAIN and b"nat\0" in refused.body:
-        return "it takes CONFIG_NFT_NAT in its configuration" if _disliked(error, refused) == (7, b"nat\0") else ""
-    if kind == NEWRULE:
-        type, expression = _disliked(error, refused)
-        name = string(parse(expression).get(1, b"")) if type == 1 else ""
-        return f"it takes {_OPTIONS[name]} in its configuration" if name in _OPTIONS else ""
-    return ""
+    type, disliked = _disliked(error, refused)
+    name = ""
+    if kind == NEWCHAIN and type == 7:
+        name = string(disliked)
+    elif kind == NEWRULE and type == 1:
+        name = string(parse(disliked).get(1, b""))  # an expression's
+    return f"it takes {_OPTIONS[name]} in its configuration" if name in _OPTIONS else ""
 
 
 def _disliked(error: NetlinkError, refused: Message) -> tuple[int, bytes]:

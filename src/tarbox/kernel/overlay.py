@@ -123,13 +123,26 @@ class OpenOverlay(Step):
 
     def _open(self, opened: list[int]) -> int:
         try:
+            return self._mounted(opened)
+        except KernelError as error:
+            if error.errno != EINVAL:
+                raise
+        return self._mounted(opened, listed=True)
+
+    def _mounted(self, opened: list[int], listed: bool = False) -> int:
+        """listed: give the layers as a list. Linux before 6.7 knows nothing else, and may say so only at the end."""
+        try:
             context = syscall("fsopen", b"overlay", 1)
         except KernelError:
             hint = "try 'modprobe overlay', or run a directory, which needs none: tarbox run ./rootfs"
             raise UnsupportedError("this kernel has no overlay file system", hint) from None
         opened.append(context)
         try:
-            self._set_lower(context, opened)
+            if listed:
+                self._set(context, "lowerdir", self._list(opened), opened)
+            else:
+                for layer in self.lower:
+                    self._set(context, "lowerdir+", layer, opened)
             if self.upper:
                 self._set(context, "upperdir", self.upper, opened)
                 self._set(context, "workdir", self.work, opened)
@@ -148,15 +161,14 @@ class OpenOverlay(Step):
             hint = said or "the data root may be on a file system that overlay refuses; choose another with --root"
             raise KernelError("mount", ("overlay", self.shown()), error.errno, hint, self.shell()) from None
 
-    def _set_lower(self, context: int, opened: list[int]) -> None:
-        try:
-            for layer in self.lower:
-                self._set(context, "lowerdir+", layer, opened)
-        except KernelError as error:  # before Linux 6.5: one list for all, in one short value
-            if error.errno != EINVAL or not os.path.isdir(self.lower[0]):
-                raise
-            opened += [os.open(layer, os.O_PATH | os.O_CLOEXEC) for layer in self.lower]
-            self._set(context, "lowerdir", ":".join(f"/proc/self/fd/{at}" for at in opened[1:]), opened)
+    def _list(self, opened: list[int]) -> str:
+        """The layers in one value, by descriptor, so that no name needs to be short or escaped."""
+        layers = [os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for layer in self.lower]
+        opened += layers
+        text = ":".join(f"/proc/self/fd/{layer}" for layer in layers)
+        if len(text) > _LONGEST:
+            raise UnsupportedError(f"before Linux 6.7 overlay takes no {len(layers)} layers like this", "lay fewer")
+        return text
 
     @staticmethod
     def _set(context: int, name: str, value: str, opened: list[int]) -> None:
@@ -181,6 +193,21 @@ class OpenOverlay(Step):
         from ..plan.shell import quote, staged
 
         return f"mount -t overlay -o {quote(self.shown())} none {staged(self.slot)}"
+
+
+def drop_marker(work: str) -> None:
+    """Remove the kernel's note that what is below `work` was never synced, so that nobody mounts it another time.
+
+    For directories that are thrown away, which can be begun while they are in use: the kernel looks for the note when
+    it mounts, and at no other time. Nothing is said of what can't be removed; who removes the rest will meet it.
+    """
+    note = os.path.join(work, "work", "incompat")
+    try:
+        os.unlink(f"{note}/volatile/dirty")
+        os.rmdir(f"{note}/volatile")
+        os.rmdir(note)
+    except OSError:  # not volatile, or in memory, where the host sees none of it
+        pass
 
 
 def _escaped(path: str) -> str:

@@ -30,6 +30,7 @@ RESOLVE_IN_ROOT = 0x10
 _RESOLVE = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
 PROC = 0x9FA0  # the file system type of procfs, as statfs(2) tells it
 _LINKS = 40  # as many symlinks as the kernel follows in one path
+_PIECE = 1 << 16  # bytes that are read at once; for many more, memory would have to be mapped each time
 
 _kernel_walks = True  # until openat2 turns out to be missing
 
@@ -141,7 +142,7 @@ def _read(handle: int, path: str, limit: int) -> bytes:
         os.close(handle)
     try:
         parts = []
-        while limit >= 0 and (part := os.read(file, min(limit + 1, 1 << 20))):
+        while limit >= 0 and (part := os.read(file, min(limit + 1, _PIECE))):
             limit -= len(part)
             parts.append(part)
         if limit < 0:

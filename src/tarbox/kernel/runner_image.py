@@ -18,10 +18,6 @@ from ..errors import UnsupportedError
 from ..plan.step import ANY, Filter, Passing, Register, Row
 from .syscall import MACHINE, number
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from ..plan.step import Value
-
 # `as` makes these from the assembly beside this file; a test compares them.
 CODE = {
     "x86_64": bytes.fromhex(
@@ -82,15 +78,12 @@ _ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 _ADDRESS = 0x400000  # of the first byte of the file
 _HEADERS = 64 + 56
 _ROW = 64
-_END, _INIT = -1, -2
+_END, _INIT = (1 << 64) - 1, (1 << 64) - 2
 _REGISTERS = 64
-_FULL = 1 << 6  # the bit after those of six arguments
 _MASK = (1 << 64) - 1
 
 _F_GETFD = 1
 _ENDS = [bytes(8 - size) for size in range(8)]  # at least one zero, up to a multiple of 8
-_ZERO = bytes(8)
-_NOTHING = [bytes(8 * (6 - size)) for size in range(7)]
 
 
 def image(rows: list[Row], errors: int) -> bytes:
@@ -102,57 +95,51 @@ def image(rows: list[Row], errors: int) -> bytes:
     code = CODE.get(MACHINE)
     if code is None:
         raise UnsupportedError(f"there is no runner for the processor {MACHINE}", "tarbox runs on x86_64 and aarch64")
+    left = len(rows)
+    table = bytearray(8 + _ROW * (left + 2))
+    words = memoryview(table).cast("Q")
     # The first row fails when the runner is executed a second time, as the interpreter of a program that begins with
     # `#!/proc/self/exe`: the program's execve has closed `errors` by then.
-    first = [errors, number("fcntl"), errors, _F_GETFD]
-    table = [*map(_word, first), bytes(_ROW - 8 * 3)]
-    append = table.append
-    left = len(rows)
-    at = _ADDRESS + _HEADERS + len(code) + 8 + _ROW * (left + 2)  # where the next piece of data goes
+    words[0], words[1], words[2], words[3] = errors, number("fcntl"), errors, _F_GETFD
+    at = _ADDRESS + _HEADERS + len(code) + len(table)  # where the next piece of data goes
     data: list[bytes] = []
-    made: dict[Value | str, bytes] = {}  # words by what they mean: flags and paths come up again and again
+    places: dict[bytes, int] = {}  # of what is in the data: paths come up again and again
     afters: dict[object, tuple[int, int]] = {}
+    here = 9  # the word at which the next row begins
     for row in rows:
         left -= 1
-        word = made.get(row.name)
-        if word is None:
-            word = made[row.name] = _word(_INIT if row.name == "init" else number(row.name))
-        append(word)
-        last, bit = 0, 1
+        words[here] = _INIT if row.name == "init" else number(row.name)
+        if len(row.arguments) > 6:
+            raise ValueError(f"{row!r} has more than six arguments")
+        last, word = 0, here
         for argument in row.arguments:
+            word += 1
             kind = type(argument)
-            if kind is Register:
-                append(_word(_checked(argument.number, row)))  # type: ignore[union-attr]
-                last |= bit
+            if kind is int:
+                words[word] = argument & _MASK  # type: ignore[operator]
+            elif kind is bytes:
+                place = places.get(argument)  # type: ignore[arg-type]
+                if place is None:
+                    place = places[argument] = at  # type: ignore[index]
+                    data.append(argument + _ENDS[len(argument) & 7])  # type: ignore[operator,arg-type]
+                    at += len(data[-1])
+                words[word] = place
+            elif kind is Register:
+                words[word] = _checked(argument.number, row)  # type: ignore[union-attr]
+                last |= 1 << word - here - 1
             elif kind is Filter:
-                piece, word = _program(argument, at)  # type: ignore[arg-type]
-                append(word)
+                piece, words[word] = _program(argument, at)  # type: ignore[arg-type]
                 data.append(piece)
                 at += len(piece)
             elif kind is Passing:
-                append(_word(at))
+                words[word] = at
                 piece = _message(argument, at)  # type: ignore[arg-type]
                 data.append(piece)
                 at += len(piece)
+            elif isinstance(argument, int):  # a bool
+                words[word] = argument & _MASK
             else:
-                word = made.get(argument)
-                if word is None:
-                    if isinstance(argument, int):
-                        word = _word(argument)
-                    elif kind is bytes:
-                        word = _word(at)
-                        piece = argument + _ENDS[len(argument) & 7]  # type: ignore[operator,arg-type]
-                        data.append(piece)
-                        at += len(piece)
-                    else:
-                        raise ValueError(f"{row!r}: {argument!r} can't be an argument of a system call")
-                    made[argument] = word
-                append(word)
-            bit += bit
-        if bit != _FULL:
-            if bit > _FULL:
-                raise ValueError(f"{row!r} has more than six arguments")
-            append(_NOTHING[len(row.arguments)])
+                raise ValueError(f"{row!r}: {argument!r} can't be an argument of a system call")
         if row.store or row.skip or row.on:
             after = (row.store, row.skip, row.on)
             found = afters.get(after)
@@ -161,9 +148,10 @@ def image(rows: list[Row], errors: int) -> bytes:
             last |= found[0]
             if found[1] > left:  # beyond the last row is the end of the table, where the runner leaves
                 raise ValueError(f"{row!r} passes over {found[1]} rows, and {left} come after it")
-        append(last.to_bytes(8, "little") if last else _ZERO)
-    append(_word(_END) + bytes(_ROW - 8))
-    return b"".join([_elf(at - _ADDRESS), code, *table, *data])
+        words[here + 7] = last
+        here += 8
+    words[here] = _END
+    return b"".join([_elf(at - _ADDRESS), code, table, *data])
 
 
 def read_report(report: bytes) -> tuple[int, int] | None:
@@ -200,10 +188,10 @@ def _afterwards(row: Row) -> tuple[int, int]:
     return last, max(row.skip, *(skip for _, skip in row.on), 0)
 
 
-def _program(argument: Filter, at: int) -> tuple[bytes, bytes]:
-    """A filter as bytes at the address `at`, and the address of its `sock_fprog` (length, pointer) as a word."""
+def _program(argument: Filter, at: int) -> tuple[bytes, int]:
+    """A filter as bytes at the address `at`, and the address of its `sock_fprog` (length, pointer)."""
     padded = argument + bytes(-len(argument) % 8)
-    return padded + _word(len(argument) // 8) + _word(at), _word(at + len(padded))
+    return padded + _word(len(argument) // 8) + _word(at), at + len(padded)
 
 
 def _message(argument: Passing, at: int) -> bytes:

@@ -10,7 +10,7 @@ man 5 proc_sys, man 8 sysctl
 
 from __future__ import annotations
 
-from errno import EACCES, EINVAL, ENOENT, EPERM
+from errno import EACCES, EINVAL, ENOENT, EPERM, EROFS
 
 from ..errors import KernelError, UnsupportedError
 from ..plan.step import RUNNER, Register, Row, Slots, Step
@@ -27,6 +27,7 @@ USUAL = ("net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range")
 _ELSEWHERE = "is it spelled right? This kernel may lack it, or keep it for the whole machine"
 _REASONS = {
     EINVAL: "the kernel doesn't take that value for it", EPERM: "only root may set it", EACCES: "only root may set it",
+    EROFS: "/proc/sys is mounted read-only: is tarbox running in a container itself?",
 }  # fmt: skip
 
 
@@ -36,11 +37,15 @@ def ensure(path: str, value: str) -> bool:
     What belongs to a network namespace is that of the one in which this process is.
     """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if os.read(descriptor, 64).strip() == value.encode():
                 return False
-            os.pwrite(descriptor, value.encode(), 0)
+        finally:
+            os.close(descriptor)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, value.encode())
         finally:
             os.close(descriptor)
     except OSError as error:

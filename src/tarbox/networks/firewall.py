@@ -36,7 +36,6 @@ SETS = {
         Set("ports6_at", (types.IPV6, types.PROTOCOL, types.PORT), _PORT6),
     ),
     "bridge": (
-        Set("networks", (types.IFNAME,), comment="bridges"),
         Set("ends4", (types.IFNAME, types.ETHER, types.IPV4), comment="who may send as whom"),
         Set("ends6", (types.IFNAME, types.ETHER, types.IPV6), comment="who may send as whom"),
     ),
@@ -44,6 +43,7 @@ SETS = {
 _BY_NAME = {(family, one.name): one for family, sets in SETS.items() for one in sets}
 _DEFAULT_ROOT = "/var/lib/tarbox"
 _NAME = "tarbox"
+NEWER = "icmpv6 taddr"  # what not every nft can spell
 
 
 class Element:
@@ -71,9 +71,14 @@ def name(data: str) -> str:
     """What the tables of a data root are called, in each family."""
     if data == _DEFAULT_ROOT:
         return _NAME
-    from .store import hashed
+    from .store import derived_id
 
-    return f"{_NAME}-{hashed(data)[:12]}"
+    return f"{_NAME}-{derived_id(data)[:12]}"
+
+
+def end_of(table: str, id: str = "") -> str:
+    """The name of the host's end of a container's cable, or what all of a data root's begin with."""
+    return f"tv-{id[:12]}" if table == _NAME else f"tv{table.removeprefix(_NAME)[1:5]}-{id[:8]}"
 
 
 # --- What there is for whom ------------------------------------------------------------------------------------------
@@ -81,15 +86,12 @@ def name(data: str) -> str:
 
 def of_network(network: Network) -> tuple[Element, ...]:
     """What the rules have to know of a network."""
-    return _of_bridge(network.bridge, network.internal)
+    return of_bridge(network.bridge, network.internal)
 
 
-def _of_bridge(bridge: str, internal: bool) -> tuple[Element, ...]:
-    made = [
-        Element("inet", "networks", (bridge,)),
-        Element("inet", "pairs", (bridge, bridge)),
-        Element("bridge", "networks", (bridge,)),
-    ]
+def of_bridge(bridge: str, internal: bool) -> tuple[Element, ...]:
+    """The same by the bridge's name."""
+    made = [Element("inet", "networks", (bridge,)), Element("inet", "pairs", (bridge, bridge))]
     return (*made, Element("inet", "internal", (bridge,))) if internal else tuple(made)
 
 
@@ -114,9 +116,11 @@ def of_ports(ports: Iterable[Port], own: Sequence[tuple[Subnet, int]]) -> tuple[
         wanted = (4, 6) if not port.address else (6,) if ":" in port.address else (4,)
         for version in wanted:
             if version in addresses and port.address != "::1":
-                key = (port.protocol, str(port.host_first))
-                place = (f"ports{version}_at", (port.address, *key)) if port.address else (f"ports{version}", key)
-                made.append(Element("inet", *place, (addresses[version], str(port.container))))
+                key: tuple[str, ...] = (port.protocol, str(port.host_first))
+                name = f"ports{version}"
+                if port.address:
+                    name, key = f"{name}_at", (port.address, *key)
+                made.append(Element("inet", name, key, (addresses[version], str(port.container))))
     return tuple(made)
 
 
@@ -173,7 +177,7 @@ def take_back(table: str, words: str) -> None:
 
 def forget(table: str, bridge: str) -> None:
     """Remove what is there of a network."""
-    elements = _of_bridge(bridge, internal=True)
+    elements = of_bridge(bridge, internal=True)
     requests = [delete_element(one.family, table, _BY_NAME[one.family, one.set], one.key) for one in elements]
     with open_socket() as socket:
         _as_far_as_there(socket, requests)
@@ -219,12 +223,30 @@ def shell(table: str, elements: Iterable[Element]) -> str:
     lines = []
     for one in tables(table):
         mark = "END_OF_TABLE"
-        lines += [
-            f"nft list table {one.family} {table} >/dev/null 2>&1 || nft -f - <<'{mark}'",
-            *one.text.strip("\n").split("\n"),
-            mark,
-        ]
-    for element in elements:
-        shown = element_text(_BY_NAME[element.family, element.set], element.key, element.data)
-        lines.append(f"nft add element {element.family} {table} {element.set} '{{ {shown} }}'")
-    return "\n".join(lines)
+        there = f"nft list table {one.family} {table} >/dev/null 2>&1 ||"
+        if NEWER in one.text:
+            file = '"$WORK/rules"'
+            lines += [f"cat > {file} <<'{mark}'", *one.text.strip("\n").split("\n"), mark]
+            lines.append(f"# An nft before 1.0.7 has no word for {NEWER}, so it goes without that rule.")
+            lines.append(f"{there} nft -f {file} 2>/dev/null || grep -v '{NEWER}' {file} | nft -f -")
+        else:
+            lines += [f"{there} nft -f - <<'{mark}'", *one.text.strip("\n").split("\n"), mark]
+    return "\n".join([*lines, *adding(table, elements)])
+
+
+def adding(table: str, elements: Iterable[Element]) -> list[str]:
+    """The commands that add elements."""
+    made = []
+    for one in elements:
+        shown = element_text(_BY_NAME[one.family, one.set], one.key, one.data)
+        made.append(f"nft add element {one.family} {table} {one.set} '{{ {shown} }}'")
+    return made
+
+
+def deleting(table: str, elements: Iterable[Element]) -> list[str]:
+    """The commands that delete elements."""
+    made = []
+    for one in elements:
+        shown = element_text(_BY_NAME[one.family, one.set], one.key)
+        made.append(f"nft delete element {one.family} {table} {one.set} '{{ {shown} }}'")
+    return made

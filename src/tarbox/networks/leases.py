@@ -38,6 +38,10 @@ class Lease:
         self.path = path
         self.descriptor = descriptor
 
+    def note(self, words: str) -> None:
+        """Put other words into its file."""
+        os.ftruncate(self.descriptor, os.pwrite(self.descriptor, words.encode("utf-8", "surrogateescape"), 0))
+
 
 class Locked:
     """The folder of a network's leases, in which nobody else changes anything meanwhile.
@@ -273,7 +277,7 @@ def _write(descriptor: int, words: str) -> None:
 
 
 def remove(locked: Locked) -> None:
-    """Remove the folder of the leases of a network that has gone; one in which an address is held stays."""
+    """Remove the folder of a network's leases, unless somebody holds an address."""
     if locked.descriptor < 0 or not all(locked.drop(name) for name in locked.names()):
         return
     for name in os.listdir(locked.descriptor):

@@ -77,6 +77,21 @@ def options(words: Mapping[str, str], ipv6: bool) -> dict[str, str]:
     return dict(words)
 
 
+def checked(
+    word: str,
+    spans: Sequence[str],
+    gateways: Sequence[str],
+    ranges: Sequence[str],
+    ipv6: bool,
+    words: Mapping[str, str],
+) -> tuple[list[Subnet], bool, dict[str, str]]:
+    """All that is asked for: its subnets, whether there is IPv6, and its options. Raises for what can't be."""
+    name(word)
+    found = subnets(spans, gateways, ranges)
+    six = ipv6 or any(subnet.version == 6 for subnet in found)
+    return found, six, options(words, six)
+
+
 def _interface(value: str) -> None:
     letters = _LETTERS.issuperset(value) and value[:1].isalnum()
     if not letters or len(value) > _LONGEST_INTERFACE or value in _NO_INTERFACE:

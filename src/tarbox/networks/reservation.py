@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _BACKLOG = 1024
 _ENOUGH = 256  # descriptors that this process needs for everything else
 _V6ONLY = _socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY
+_TELL_IPV6, _TELL_IPV4 = (_socket.IPPROTO_IPV6, 49), (_socket.IPPROTO_IP, 8)  # IPV6_RECVPKTINFO, IP_PKTINFO
 _LISTS = {TCP: "-ltnp", UDP: "-lunp", SCTP: "-lSnp"}
 _PRIVILEGED = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
@@ -173,6 +174,8 @@ def _made(port: Port, number: int, address: str, only: bool = True) -> _socket.s
             made.setsockopt(*_V6ONLY, int(only))
         if port.protocol == TCP and number:  # else connections that have ended keep it for a minute
             made.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        if port.protocol == UDP and address in ("::", "0.0.0.0"):  # which of them is written to, answers have to tell
+            made.setsockopt(*(_TELL_IPV6 if family == _socket.AF_INET6 else _TELL_IPV4), 1)
         made.bind((address, number))
         if port.protocol == TCP:
             made.listen(_BACKLOG)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 
+from ..kernel.links import link
+from ..kernel.netlink import Netlink
 from ..unistd import os
 
 TYPE_CHECKING = False
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     Route = tuple[int, int, int, str]  # 4 or 6, the first address, how many bits are fixed, the interface
 
 _PATHS = ("/proc/net/route", "/proc/net/ipv6_route")
+_USUAL = 1500
 _LOCAL, _ANYCAST = 0x80000000, 0x00100000  # flags of the machine's own addresses, which lie in other routes
 
 
@@ -23,6 +26,15 @@ def read() -> list[Route]:
     """All routes of the main tables that this process sees; none of a protocol that is off."""
     four, six = (_text(path) for path in _PATHS)
     return [*four_of(four), *six_of(six)]
+
+
+def uplink_mtu() -> int:
+    """The largest packet of the interfaces that the default routes leave by, 0 for the usual 1500 bytes."""
+    names = {name for _, _, prefix, name in read() if prefix == 0}
+    with Netlink() as socket:
+        there = [found.mtu for name in names if (found := link(socket, name)) and name != "lo"]
+    smallest = min(there, default=_USUAL)
+    return 0 if smallest >= _USUAL else smallest
 
 
 def four_of(table: str) -> list[Route]:

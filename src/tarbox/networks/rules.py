@@ -21,7 +21,6 @@ from ..kernel.nft_rules import (
     ETHER_SADDR,
     ETHER_TYPE,
     FIB_DADDR_TYPE,
-    IBRNAME,
     ICMPV6_TADDR,
     ICMPV6_TYPE,
     IIFNAME,
@@ -45,7 +44,7 @@ from ..kernel.nft_rules import (
     unlisted,
 )
 from ..kernel.nft_tables import Chain, Table
-from .firewall import SETS
+from .firewall import SETS, end_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def tables(name: str) -> tuple[Table, Table]:
     comment = "containers of tarbox; see 'tarbox network ls'"
     return (
         Table("inet", name, SETS["inet"], _packets(), comment),
-        Table("bridge", name, SETS["bridge"], _frames(), comment),
+        Table("bridge", name, SETS["bridge"], _frames(end_of(name)), comment),
     )
 
 
@@ -124,21 +123,23 @@ def _packets() -> Sequence[Chain]:
     )
 
 
-def _frames() -> Sequence[Chain]:
-    """Nobody sends as somebody else: neither IP nor what says whose an address is, nor as a router."""
+def _frames(ends: str) -> Sequence[Chain]:
+    """Nobody sends as somebody else: neither IP nor what says whose an address is, nor as a router.
+
+    ends: what the names of our ends of the cables begin with.
+    """
     own4, own6 = (IIFNAME, ETHER_SADDR, IP_SADDR), (IIFNAME, ETHER_SADDR, IP6_SADDR)
+    claimed = (IIFNAME, ETHER_SADDR, ICMPV6_TADDR)
     return (
         Chain(
             "early",
-            Rule(unlisted(IBRNAME, "networks"), accept()),
+            Rule(unequal(IIFNAME, f"{ends}*"), accept()),
             Rule(listed(own4, "ends4"), accept()),
             Rule(equal(ETHER_TYPE, "arp"), unlisted((IIFNAME, ARP_SADDR_ETHER, ARP_SADDR_IP), "ends4"), drop()),
             Rule(listed((IIFNAME, ETHER_SADDR, ARP_SADDR_IP), "ends4"), accept()),
             Rule(equal(ICMPV6_TYPE, "nd-router-advert"), drop()),
             Rule(equal(ICMPV6_TYPE, "nd-redirect"), drop()),
-            Rule(
-                equal(ICMPV6_TYPE, "nd-neighbor-advert"), unlisted((IIFNAME, ETHER_SADDR, ICMPV6_TADDR), "ends6"), drop()
-            ),
+            Rule(equal(ICMPV6_TYPE, "nd-neighbor-advert"), unlisted(claimed, "ends6"), drop()),
             Rule(listed(own6, "ends6"), accept()),
             Rule(drop()),
             hook="prerouting",

@@ -46,7 +46,7 @@ class MakeNetwork(MakeBridge):
         self.held = held
 
     def apply(self, slots: Slots) -> None:
-        with leases.locked(os.path.dirname(self.folder)):
+        with leases.Locked(os.path.dirname(self.folder), make=True):
             super().apply(slots)
 
     def record(self) -> tuple[tuple[str, str], ...]:
@@ -75,7 +75,7 @@ class AddElements(Step):
         self.folder = folder
 
     def apply(self, slots: Slots) -> None:
-        with leases.locked(self.folder):
+        with leases.Locked(self.folder, make=True):
             firewall.add(self.table, (*self.network, *self.own))
 
     def record(self) -> tuple[tuple[str, str], ...]:
@@ -85,4 +85,4 @@ class AddElements(Step):
         return f"send(NFT_MSG_NEWSETELEM {', '.join(map(str, (*self.network, *self.own)))})"
 
     def shell(self) -> str:
-        return firewall.shell(self.table, (*self.network, *self.own))
+        return "; ".join(firewall.adding(self.table, (*self.network, *self.own)))

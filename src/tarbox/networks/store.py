@@ -19,13 +19,14 @@ import fcntl
 from ..errors import NetworkError, NetworkNotFoundError, StorageError
 from ..unistd import os
 from . import leases
-from .definition import Network, Subnet, parse, render
+from .definition import Network, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from .choice import Taken
+    from .definition import Subnet
     from .leases import Lease
     from .routes import Route
 
@@ -34,13 +35,6 @@ _DEFAULT_ROOT, _DEFAULT_BRIDGE = "/var/lib/tarbox", "tarbox0"
 _SHORTEST_ID = 4
 _OFFSET, _PRIME, _MASK = 0xCBF29CE484222325, 0x100000001B3, (1 << 64) - 1  # of FNV-1a
 _LONGEST = 200  # letters of a name
-
-
-def host_routes() -> list[Route]:
-    """The routes of this machine."""
-    from .routes import read
-
-    return read()
 
 
 def derived_id(path: str, kind: str = "bridge") -> str:
@@ -62,12 +56,12 @@ class Networks:
 
     data, state: its folders; nothing is made in them before a network is made or used, but the state folder must be
     there by then. routes: tells the host's routes when a subnet is chosen, as (4 or 6, first address, fixed bits,
-    interface).
+    interface); None has /proc tell them.
     """
 
     __slots__ = ("_routes", "data", "state")
 
-    def __init__(self, data: str, state: str, routes: Callable[[], list[Route]] = host_routes) -> None:
+    def __init__(self, data: str, state: str, routes: Callable[[], list[Route]] | None = None) -> None:
         self.data = data
         self.state = state
         self._routes = routes
@@ -77,11 +71,11 @@ class Networks:
     def names(self) -> list[str]:
         """The names of the networks that were defined, in order."""
         try:
-            return sorted(name for name in os.listdir(self._folder) if name[0] != ".")
+            return sorted(name for name in os.listdir(self.folder) if name[0] != ".")
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise StorageError(f"cannot read {self._folder}: {error.strerror}") from None
+            raise StorageError(f"cannot read {self.folder}: {error.strerror}") from None
 
     def find(self, word: str) -> Network:
         """The network of that name, or whose id begins so (4 letters at least).
@@ -90,12 +84,12 @@ class Networks:
         """
         if word in DEFAULT:
             return self.default(keep=False)
-        found = self._read(word)
+        found = self.read(word)
         if found:
             return found
         names = self.names()
         if len(word) >= _SHORTEST_ID:
-            begun = [network for network in map(self._read, names) if network and network.id.startswith(word)]
+            begun = [network for network in map(self.read, names) if network and network.id.startswith(word)]
             if derived_id(self.data).startswith(word):
                 begun.append(self.default(keep=False))
             if len(begun) == 1:
@@ -107,20 +101,28 @@ class Networks:
 
     def all(self) -> list[Network]:
         """All networks that were defined, in the order of their names."""
-        return [network for network in map(self._read, self.names()) if network]
+        return [network for network in map(self.read, self.names()) if network]
 
     def default(self, keep: bool = True) -> Network:
-        """The network `bridge`. keep: whether its subnet is noted, which whoever uses it must do.
+        """The network `bridge`. keep: whether its subnet is noted, which whoever uses it must do; `created` is then.
 
         Raises NetworkError where no subnet is free.
         """
         if not keep:
-            return self._default()[0]
-        with _Lock(self.state):
-            network, fresh = self._default()
-            if fresh:
-                _put(self._note, render(network))
-            return network
+            return self._still_free() or self._chosen(keep)
+        with Lock(self.state):
+            return self._still_free() or self._chosen(keep)
+
+    def outline(self) -> Network:
+        """The network `bridge` without a subnet: what is always the same of it."""
+        id = derived_id(self.data)
+        bridge = _DEFAULT_BRIDGE if self.data == _DEFAULT_ROOT else f"tb-{id[:12]}"
+        return Network(id, DEFAULT[0], (), options={"com.docker.network.bridge.name": bridge})
+
+    def _chosen(self, keep: bool) -> Network:
+        from .changes import choose_default
+
+        return choose_default(self, keep)
 
     # --- Making and removing ---
 
@@ -140,36 +142,15 @@ class Networks:
         subnets, gateways, ranges: as text. A subnet of IPv4 is chosen where none is given, one of IPv6 where only
         `ipv6` asks for one. Raises UsageError, UnsupportedError and NetworkError; then nothing has changed.
         """
-        from . import request
+        from .changes import create
 
-        request.name(name)
-        wanted = request.subnets(subnets, gateways, ranges)
-        ipv6 = ipv6 or any(subnet.version == 6 for subnet in wanted)
-        options = request.options(options or {}, ipv6)
-        with _Lock(self.state):
-            if os.path.lexists(self._path(name)):
-                raise NetworkError(f"there is a network {name!r} already", f"'tarbox network rm {name}' removes it")
-            there = self.all()
-            network = Network(os.urandom(32).hex(), name, (), internal, ipv6, labels, options, _now())
-            _refuse_interface(network, [self._bridge(), *there])
-            network.subnets = self._placed(wanted, ipv6, there)
-            _put(self._path(name), render(network))
-        return network
+        return create(self, name, subnets, gateways, ranges, internal, ipv6, labels or {}, options or {})
 
     def remove(self, name: str) -> Network:
         """Take a definition away; raises NetworkError while containers are on the network."""
-        if name in DEFAULT:
-            raise NetworkError("the network bridge is always there, and can't be removed", "others can")
-        with _Lock(self.state):
-            network = self._read(name)
-            if not network:
-                raise NetworkNotFoundError(name, (DEFAULT[0], *self.names()))
-            folder = self.leases(network)
-            with leases.Locked(folder) as locked:
-                _refuse_used(network, locked)
-                os.unlink(self._path(name))
-                leases.remove(locked)
-        return network
+        from .changes import remove
+
+        return remove(self, name)
 
     # --- Addresses ---
 
@@ -190,27 +171,30 @@ class Networks:
 
     def still(self, network: Network) -> bool:
         """Whether a network is still what it was; once an address is leased, it stays so."""
-        now = self._noted() if network.name == DEFAULT[0] else self._read(network.name)
+        now = self.noted() if network.name == DEFAULT[0] else self.read(network.name)
         return now is not None and now.id == network.id and str(now.v4) == str(network.v4)
 
-    # --- Inside ---
+    # --- Files ---
 
     @property
-    def _folder(self) -> str:
+    def folder(self) -> str:
+        """Of the definitions."""
         return f"{self.data}/networks"
 
     @property
-    def _note(self) -> str:
+    def note(self) -> str:
+        """The file that says which subnet the default network has."""
         return f"{self.state}/networks/{DEFAULT[0]}"
 
-    def _path(self, name: str) -> str:
+    def path(self, name: str) -> str:
+        """The file of a definition."""
         return f"{self.data}/networks/{name}"
 
-    def _read(self, name: str) -> Network | None:
-        """A definition, None where there is none."""
+    def read(self, name: str) -> Network | None:
+        """A definition by its name, None where there is none."""
         if "/" in name or name[:1] in ("", ".") or len(name) > _LONGEST:  # can't be one
             return None
-        path = self._path(name)
+        path = self.path(name)
         text = _text(path)
         if text is None:
             return None
@@ -219,91 +203,33 @@ class Networks:
             raise StorageError(f"{path} defines the network {network.name!r}", "a file must have its network's name")
         return network
 
-    def _noted(self) -> Network | None:
+    def noted(self) -> Network | None:
         """The default network as it was first used, None where it wasn't."""
-        text = _text(self._note)
+        text = _text(self.note)
         try:
-            return parse(text, self._note) if text is not None else None
+            return parse(text, self.note) if text is not None else None
         except StorageError:  # of another version, say: chosen anew
             return None
 
-    def _bridge(self) -> Network:
-        """The default network without a subnet: what is always the same of it."""
-        id = derived_id(self.data)
-        bridge = _DEFAULT_BRIDGE if self.data == _DEFAULT_ROOT else f"tb-{id[:12]}"
-        return Network(id, DEFAULT[0], (), options={"com.docker.network.bridge.name": bridge})
+    def taken_by_routes(self) -> list[Taken]:
+        """What the host's routes have taken, but for the default network's own."""
+        from .choice import taken
+        from .routes import read
 
-    def _default(self) -> tuple[Network, bool]:
-        """The default network, and whether its subnet was chosen just now."""
-        noted = self._noted()
-        if noted and leases.busy(self.leases(noted)):
-            return noted, False
-        from . import choice, request
+        return taken(self._routes() if self._routes else read(), self.outline().bridge)
 
-        network = self._bridge()
-        others = _taken(self.all()) + choice.taken(self._routes(), network.bridge)
-        if noted and noted.v4 and not choice.conflict(4, noted.v4.network, noted.v4.prefix, others):
-            return noted, False
-        network.subnets = (request.laid_out(choice.for_bridge(others)),)
-        network.created = _now()
-        return network, True
+    def _still_free(self) -> Network | None:
+        """The default network as it was noted, None where it wasn't, or has to make way for a route."""
+        noted = self.noted()
+        if not noted or not noted.v4 or leases.busy(self.leases(noted)):
+            return noted
+        from .choice import conflict
 
-    def _placed(self, wanted: Sequence[Subnet], ipv6: bool, there: Sequence[Network]) -> tuple[Subnet, ...]:
-        """The subnets of a new network: those that are wanted, if they are free, and those that are missing."""
-        from . import choice, request
-
-        noted = self._noted()
-        default = _taken([noted] if noted else [])
-        used = noted is not None and leases.busy(self.leases(noted))
-        others = _taken(there) + (default if used else [])
-        others += choice.taken(self._routes(), self._bridge().bridge)
-        for subnet in wanted:
-            whose = choice.conflict(subnet.version, subnet.network, subnet.prefix, others)
-            if whose:
-                raise NetworkError(f"{subnet} overlaps {whose}", "choose another, or leave --subnet out for a free one")
-        if not used and any(choice.conflict(each.version, each.network, each.prefix, default) for each in wanted):
-            os.unlink(self._note)  # nobody is on the default network: it makes way
-        found = {subnet.version: subnet for subnet in wanted}
-        if 4 not in found:
-            found[4] = request.laid_out(choice.for_network([*others, *default]))
-        if 6 not in found and ipv6:
-            found[6] = request.laid_out(choice.for_six(others))
-        return tuple(found[version] for version in sorted(found))
+        # Other networks aren't in its way: who makes one that would be takes the note away.
+        return None if conflict(4, noted.v4.network, noted.v4.prefix, self.taken_by_routes()) else noted
 
 
-def _taken(networks: Sequence[Network]) -> list[Taken]:
-    """The subnets of networks, each with words that say whose it is."""
-    return [
-        (subnet.version, subnet.network, subnet.prefix, f"{subnet} of the network {network.name}")
-        for network in networks
-        for subnet in network.subnets
-    ]
-
-
-def _refuse_interface(network: Network, others: Sequence[Network]) -> None:
-    """Raise NetworkError where the name of the network's bridge is taken, by another network or on this machine."""
-    for other in others:
-        if other.bridge == network.bridge:
-            raise NetworkError(
-                f"the interface {network.bridge} is that of the network {other.name}", "give the bridge another name"
-            )
-    if os.path.lexists(f"/proc/sys/net/ipv4/conf/{network.bridge}"):
-        raise NetworkError(
-            f"there is an interface {network.bridge} on this machine already",
-            "tarbox makes a network's bridge, and takes it away: give it a name of its own",
-        )
-
-
-def _refuse_used(network: Network, locked: leases.Locked) -> None:
-    texts = [locked.text(name) for name in locked.names()]
-    ids = sorted({leases.container(words) for words in texts if words is not None})
-    if ids:
-        count = "a container" if len(ids) == 1 else f"{len(ids)} containers"
-        more = ", ..." if len(ids) > 5 else ""
-        raise NetworkError(f"the network {network.name} has {count}: {', '.join(ids[:5])}{more}", "end them first")
-
-
-class _Lock:
+class Lock:
     """The state folder, in which nobody else makes, removes or chooses a network meanwhile."""
 
     __slots__ = ("_descriptor", "_folder")
@@ -338,30 +264,3 @@ def _text(path: str) -> str | None:
         return None
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from None
-
-
-def _put(path: str, text: str) -> None:
-    """Put a file in its place, whole or not at all. The caller holds the lock: a half-made one is a dead one's."""
-    folder, _, _ = path.rpartition("/")
-    fresh = f"{folder}/.new"
-    try:
-        os.makedirs(folder, 0o700, exist_ok=True)
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            data = text.encode("utf-8", "surrogateescape")
-            while data:
-                data = data[os.write(descriptor, data) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(fresh, path)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error.strerror}", "is the disk full or read-only?") from None
-
-
-def _now() -> str:
-    """This moment as RFC 3339 has it, to the nanosecond."""
-    import time
-
-    now = time.time_ns()
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now // 10**9))}.{now % 10**9:09d}Z"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from ..errors import KernelError
 from ..kernel import links
+from ..kernel.bridge import ALIAS
 from ..kernel.netlink import Netlink
 from ..unistd import os
 from . import firewall, leases
@@ -28,24 +29,30 @@ def idle(bridge: str, table: str, folder: str) -> None:
     base = os.path.dirname(folder)
     if not os.path.isdir(base):
         return
-    with leases.locked(base):
+    with leases.Locked(base):
+        with leases.Locked(folder) as locked:
+            leases.remove(locked)
         if leases.busy(folder):
             return
-        leases.remove(folder)
-        if any(leases.busy(f"{base}/{name}") for name in os.listdir(base) if not name.startswith(".")):
+        if any(leases.busy(f"{base}/{name}") for name in os.listdir(base) if os.path.isdir(f"{base}/{name}")):
             firewall.forget(table, bridge)
         else:
             firewall.close(table)
-    if links.index_of(bridge):
+    if _there(bridge):
         _later(bridge, base, folder)
 
 
 def remove(bridge: str, folder: str) -> None:
     """Delete the bridge now, if no container needs it; for who removes a network."""
     base = os.path.dirname(folder)
-    if links.index_of(bridge) and os.path.isdir(base):
-        with leases.locked(base):
+    if _there(bridge):
+        with leases.Locked(base):
             _delete(bridge, folder)
+
+
+def _there(bridge: str) -> bool:
+    with Netlink() as socket:
+        return links.index_of(socket, bridge) > 0
 
 
 def _later(bridge: str, base: str, folder: str) -> None:
@@ -57,7 +64,7 @@ def _later(bridge: str, base: str, folder: str) -> None:
         os.chdir("/")
         os.closerange(0, 1 << 16)
         _sleep(_LINGER)
-        with leases.locked(base):
+        with leases.Locked(base):
             _delete(bridge, folder)
     finally:
         os._exit(0)
@@ -72,8 +79,13 @@ def _sleep(seconds: float) -> None:
 def _delete(bridge: str, folder: str) -> None:
     if leases.busy(folder):
         return
-    try:
-        Netlink().send([links.delete(bridge)])
-    except KernelError as error:
-        if error.errno not in _ABSENT:
-            raise
+    with Netlink() as socket:
+        there = links.link(socket, bridge)
+        # A script that `tarbox explain --script` wrote leases nothing, but it has a port, and a remark on the bridge.
+        if not there or there.alias != ALIAS or any(link.master == there.index for link in links.links(socket)):
+            return
+        try:
+            socket.send([links.delete(there.index)])
+        except KernelError as error:
+            if error.errno not in _ABSENT:
+                raise

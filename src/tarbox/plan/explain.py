@@ -1,6 +1,6 @@
 """Telling a plan: every step by phase, with its system call, its spelling in a shell, why it is done, and what to read.
 
-tarbox explain run IMAGE COMMAND
+tarbox explain run IMAGE COMMAND; tarbox explain isolate --net COMMAND
 """
 
 from __future__ import annotations
@@ -24,46 +24,77 @@ _PHASES = {
     "privileges": "What it may no longer do",
     "exec": "The program",
 }
-_WHO = {
-    PARENT: "tarbox, outside",
-    RUNNER: "the container's first process, inside",
-}
+
+
+class Words:
+    """How a kind of plan is spoken of. made: what all its steps do. known: what stands for what, in lines. runner: who
+    takes the last ones. phases: the headings that are others.
+    """
+
+    __slots__ = ("known", "made", "phases", "runner")
+
+    def __init__(self, made: str, known: tuple[str, ...], runner: str, phases: Mapping[str, str]) -> None:
+        self.made = made
+        self.known = known
+        self.runner = runner
+        self.phases = phases
+
+
+_SHELL = "$ is the same in a shell; where there is none, a shell can't do it."
+CONTAINER = Words(
+    "make this container",
+    (
+        f"{_SHELL} $ID is the container's id, new each time,",
+        "$ROOT where its root is put together, $TREES what is mounted but not in place, COMMAND what follows.",
+    ),
+    "the container's first process, inside",
+    {},
+)
+# A command that stays the caller's, with parts of a container or in those of others.
+PLAIN = Words(
+    "start this command",
+    (
+        f"{_SHELL} $ID is a name of its own, new each time,",
+        "$ROOT where a new root is put together, $TREES what is mounted but not in place, COMMAND what follows,",
+        "$PID a process that was named or has just been made.",
+    ),
+    "the process that becomes the command",
+    {"namespaces": "A process, and its namespaces", "exec": "The command", "privileges": "What it may do"},
+)
 _WIDTH = 110
 _NAMED = 3  # descriptors that cross with a handover are named up to so many
 
 
-def render(plan: Plan, names: Mapping[str, str]) -> str:
+def render(plan: Plan, names: Mapping[str, str], words: Words = CONTAINER) -> str:
     """The whole plan as text. Nothing is done for it.
 
-    names: the variable by which the text calls each value that is new each time: the container's id is $ID.
+    names: the variable by which the text calls each value that is new each time: the container's id is $ID. words: how
+    it is spoken of.
     """
-    lines = [
-        f"{len(plan.steps)} steps make this container.",
-        "$ is the same in a shell; where there is none, a shell can't do it. $ID is the container's id, new each time,",
-        "$ROOT where its root is put together, $TREES what is mounted but not in place, COMMAND what follows.",
-    ]
+    who_is = {PARENT: "tarbox, outside", RUNNER: words.runner}
+    lines = [f"{len(plan.steps)} steps {words.made}.", *words.known]
     phase = who = ""
     for index, step in enumerate(plan.steps):
         handover = plan.handover(index)
         if step.phase != phase:
             phase = step.phase
-            lines += ["", f"== {_PHASES[phase]} =="]
+            lines += ["", f"== {words.phases.get(phase, _PHASES[phase])} =="]
             who = ""
         if handover:
-            lines += ["", f"   -- {_handover(handover)} --"]
+            lines += ["", f"   -- {_handover(handover, who_is)} --"]
         elif step.by != who:
-            lines += ["", f"   -- {_WHO[step.by]} --"]
+            lines += ["", f"   -- {who_is[step.by]} --"]
         who = step.by
         lines += ["", *told(index + 1, step, names)]
     return "\n".join(lines) + "\n"
 
 
-def _handover(handover: Handover) -> str:
+def _handover(handover: Handover, who_is: Mapping[str, str]) -> str:
     slots = handover.slots
     crossing = f", with the descriptors of {', '.join(slots)}" if slots else ""
     if len(slots) > _NAMED:
         crossing = f", with {len(slots)} open descriptors"
-    return f"handed over from {_WHO[handover.sender]} to {_WHO[handover.receiver]}{crossing}"
+    return f"handed over from {who_is[handover.sender]} to {who_is[handover.receiver]}{crossing}"
 
 
 def in_short(step: Step, names: Mapping[str, str], most: int) -> str:

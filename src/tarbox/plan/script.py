@@ -44,7 +44,7 @@ _TOOLS = {
     "unshare": "util-linux", "nsenter": "util-linux", "setpriv": "util-linux", "setsid": "util-linux",
     "prlimit": "util-linux", "pivot_root": "util-linux", "mount": "mount", "umount": "mount", "ip": "iproute2",
     "hostname": "hostname", "domainname": "hostname", "bash": "bash", "mkfifo": "coreutils", "env": "coreutils",
-    "tar": "tar", "curl": "curl",
+    "tar": "tar", "curl": "curl", "nft": "nftables", "sysctl": "procps",
 }  # fmt: skip
 
 

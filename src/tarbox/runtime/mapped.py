@@ -19,14 +19,13 @@ from ..spec.mappings import check, outside_of, rows
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ..kernel.mounts import OpenTree
     from ..plan.step import Step
     from ..spec.mappings import Rows
     from ..spec.runtime import Config, Linux, Mount
     from .mount_options import MountOptions
-    from .planner import Beside
 
 
 class Ids:
@@ -77,18 +76,21 @@ class Ids:
     def _root(self) -> tuple[int, int]:
         return outside_of(self.users, 0) or 0, outside_of(self.groups, 0) or 0
 
-    def translate(self, steps: list[Step], beside: Beside) -> list[Step]:
-        """The steps that make a container's files, with the ids that these are to have on the host."""
+    def translate(self, steps: list[Step], image: Sequence[Step]) -> list[Step]:
+        """The steps that make a container's files, with the ids that these are to have on the host.
+
+        image: those of them that give a root of their own.
+        """
         made: list[Step] = []
         for step in steps:
             if type(step) is OpenOverlay:
-                made.append(OpenMappedOverlay(step) if step in beside.steps else step)
+                made.append(OpenMappedOverlay(step) if step in image else step)
             elif type(step) is MakeFilesystem:
                 step.options = tuple(filter(None, [self._option(option, step.kind) for option in step.options]))
                 made.append(step)
             elif type(step) is MakeDevices:
                 made.append(MakeDevices(tuple((*node[:5], *self._both(node[5], node[6])) for node in step.nodes)))
-            elif _is_root(step) and step not in beside.steps:
+            elif _is_root(step) and step not in image:
                 made.append(OpenMappedTree(step))  # type: ignore[arg-type]
             else:
                 made.append(step)

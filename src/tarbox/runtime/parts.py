@@ -17,7 +17,9 @@ from ..kernel.mount_points import AttachTree, FindPlace, MakeFilesystem, MountFi
 from ..kernel.mounts import OpenTree, PrivateMounts
 from ..kernel.namespaces import DieWithParent, Spawn, Unshare
 from ..kernel.no_new_privs import NoNewPrivileges
+from ..kernel.oom_score import OomScore
 from ..kernel.pivot_root import AttachRoot, Enter, FindDirectory, PivotRoot, ReadOnlyRoot
+from ..kernel.rlimits import Limit
 from ..kernel.runner import DeathSignal
 from ..kernel.seccomp import LoadSeccomp
 from ..kernel.signals import PYTHONS, DefaultSignals
@@ -30,10 +32,12 @@ from .mount_options import MountOptions
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
     from ..kernel.program import Execute
     from ..plan.step import Step
     from ..spec.runtime import Mount
+    from .mapped import Ids
 
 _PROC = ("nosuid", "nodev", "noexec")
 
@@ -60,25 +64,31 @@ class Rights:
 class Parts:
     """What was asked for; all of it is empty at first.
 
-    namespaces: new ones, by OCI name. ids: the step that enters a user namespace before all else, for a plain user;
-    None where it comes with the new process. hostname, domainname, settings: of those namespaces. groups, limits:
+    namespaces: new ones, by OCI name. joined: the paths of others' by OCI name. clocks: the offsets of a new time
+    namespace, as for `MakeTimeNamespace`; empty for none. ids: the step that enters a user namespace before all else,
+    for a plain user; None where it comes with the new process. maps: which ids that one has, or the joined one; None
+    for the same as outside. hostname, domainname, settings: of those namespaces. groups, limits:
     steps. image: the steps that give the slot "tree", the new root; with `mounts` there must be some. own_root: whether
     that is another root than the caller's. attached: whether it is a tree of mounts, not only a directory. mounts: as
     in an OCI config. chroot: enter it by chroot. read_only: make it read only at the end. directory: where the command
     starts, "" for where the caller is. user: as for --user, None for the caller; extra_groups: as for --group-add.
-    setgroups: whether they can be set. rights: None for the caller's. filter: (name, program, flags) of a seccomp
-    program. no_new_privileges: set it.
+    setgroups: whether they can be set. labels: the steps that have a security module label the command; mount_label:
+    the label of what is mounted for it, "" for none. rights: None for the caller's. filter: (name, program, flags) of a
+    seccomp program. no_new_privileges: set it.
     """
 
     __slots__ = (
-        "attached", "chroot", "directory", "domainname", "extra_groups", "filter", "groups", "hostname", "ids", "image",
-        "limits", "mounts", "namespaces", "no_new_privileges", "own_root", "read_only", "rights", "setgroups",
-        "settings", "user",
+        "attached", "chroot", "clocks", "directory", "domainname", "extra_groups", "filter", "groups", "hostname",
+        "ids", "image", "joined", "labels", "limits", "maps", "mount_label", "mounts", "namespaces",
+        "no_new_privileges", "own_root", "read_only", "rights", "setgroups", "settings", "user",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.namespaces: tuple[str, ...] = ()
+        self.joined: Mapping[str, str] = {}
+        self.clocks: tuple[tuple[str, int], ...] = ()
         self.ids: Step | None = None
+        self.maps: Ids | None = None
         self.hostname = ""
         self.domainname = ""
         self.settings: Mapping[str, str] = {}
@@ -94,6 +104,8 @@ class Parts:
         self.user: str | None = None
         self.extra_groups: tuple[str, ...] = ()
         self.setgroups = True
+        self.labels: Sequence[Step] = ()
+        self.mount_label = ""
         self.rights: Rights | None = None
         self.filter: tuple[str, bytes, int] | None = None
         self.no_new_privileges = False
@@ -101,20 +113,43 @@ class Parts:
 
 def plan(parts: Parts, program: Execute, mask: bytes = bytes(8), given: Sequence[str] = ()) -> Plan:
     """The plan of a command with these parts. mask: the signals that it has blocked. given: slots that are filled."""
+    maps = parts.maps
+    own_ids = "user" in parts.namespaces and not parts.ids
     born = tuple(name for name in ("user", "pid") if name in parts.namespaces and not (name == "user" and parts.ids))
     files = [*parts.image, *_mounts(parts)]
+    if parts.mount_label:
+        from .security_labels import label_mounts
+
+        label_mounts(files, (), parts.mount_label)
+    if maps:
+        files = maps.translate(files, parts.image if not parts.own_root else _overlays(parts.image))
+    early = [step for step in files if step.phase in ("image", "host")]
+    last: list[Step] = []  # what is made with other owners than the host's
+    if maps:
+        from .mapped import scratch
+
+        early, last = scratch(early)
     outside = [
         *(step for step in parts.groups if step.by == PARENT),
-        *(step for step in files if step.phase in ("image", "host")),
+        *(step for step in parts.labels if step.by == PARENT),
+        *early,
+        *_opened(parts),
         *([parts.ids] if parts.ids else []),
+        *_clocks(parts),
+        *(maps.before() if maps else []),
+        *last,
         *(step for step in files if step.by == PARENT and step.phase not in ("image", "host") and not step.late),
         *(step for step in files if step.late),
         *([LookUpUser(parts.user, parts.extra_groups, not parts.setgroups)] if parts.user is not None else []),
+        *(maps.checked() if maps and parts.user is not None else []),
         *([FindDirectory(parts.directory)] if _finds_directory(parts) else []),
+        *(maps.last() if maps else []),
     ]
     mapped: list[Step] = []
     waiting: list[Step] = []
-    if "user" in born:
+    if maps:
+        mapped = maps.after(_of_each_process(parts))
+    elif own_ids:
         from ..kernel.id_maps import AwaitIdMaps, WriteIdMaps
 
         mapped, waiting = [WriteIdMaps()], [AwaitIdMaps()]
@@ -122,13 +157,54 @@ def plan(parts: Parts, program: Execute, mask: bytes = bytes(8), given: Sequence
         *waiting,
         DieWithParent(),
         *(step for step in parts.groups if step.by == RUNNER),  # before the cgroup namespace, which begins where we are
+        *(maps.inside() if maps else []),
         *_namespaces(parts),
         *_root(parts, [step for step in files if step.by == RUNNER]),
-        *parts.limits,
-        *_tail(parts, mask),
+        *(step for step in parts.limits if not (maps and isinstance(step, OomScore))),
+        *_tail(parts, mask, program.init),
         program,
     ]
-    return Plan([*outside, Spawn(born), *mapped, *inside], given)
+    return Plan([*outside, Spawn(born, entered=_entered(parts)), *mapped, *inside], given)
+
+
+def _overlays(steps: Sequence[Step]) -> list[Step]:
+    from ..kernel.overlay import OpenOverlay
+
+    return [step for step in steps if isinstance(step, OpenOverlay)]
+
+
+def _of_each_process(parts: Parts) -> Any:
+    """As much of an OCI config as says which limits have to be raised from outside a user namespace."""
+    limits = [step for step in parts.limits if isinstance(step, Limit)]
+    process: dict[str, Any] = {"rlimits": [{"type": step.name, "hard": step.hard} for step in limits]}
+    for step in parts.limits:
+        if isinstance(step, OomScore):
+            process["oomScoreAdj"] = step.value
+    return {"process": process}
+
+
+def _opened(parts: Parts) -> list[Step]:
+    if not parts.joined:
+        return []
+    from ..kernel.joined_namespaces import OpenNamespace
+
+    return [OpenNamespace(kind, path) for kind, path in parts.joined.items()]
+
+
+def _clocks(parts: Parts) -> list[Step]:
+    if not parts.clocks:
+        return []
+    from ..kernel.time_namespace import MakeTimeNamespace
+
+    return [MakeTimeNamespace(parts.clocks)]
+
+
+def _entered(parts: Parts) -> tuple[str, ...]:
+    """What this process enters for a moment: see `planner.py`, which does the same for a container."""
+    if "user" in parts.joined or ("user" in parts.namespaces and not parts.ids):
+        entered = tuple(kind for kind in parts.joined if kind != "user")
+        return (*entered, "time") if parts.clocks else entered
+    return ("pid",) if "pid" in parts.joined else ()
 
 
 def _finds_directory(parts: Parts) -> bool:
@@ -137,8 +213,17 @@ def _finds_directory(parts: Parts) -> bool:
 
 
 def _namespaces(parts: Parts) -> list[Step]:
-    later = tuple(name for name in parts.namespaces if name not in ("user", "pid"))
-    steps: list[Step] = [Unshare(later)] if later else []
+    outside = ("user", "pid", "time") if parts.clocks else ("user", "pid")
+    later = tuple(name for name in parts.namespaces if name not in outside)
+    steps: list[Step] = []
+    entered = (*_entered(parts), "pid", "user")
+    joins = [kind for kind in (*parts.joined, *(["time"] if parts.clocks else [])) if kind not in entered]
+    if joins:
+        from ..kernel.joined_namespaces import Join
+
+        steps += [Join(kind) for kind in joins]
+    if later:
+        steps.append(Unshare(later))
     if "mount" in later:
         steps.append(PrivateMounts())
     if parts.hostname:
@@ -150,12 +235,17 @@ def _namespaces(parts: Parts) -> list[Step]:
     return [*steps, *(WriteSetting(name, value) for name, value in parts.settings.items())]
 
 
+def _other_processes(parts: Parts) -> bool:
+    """Whether the /proc that the caller sees shows the wrong processes."""
+    return "pid" in parts.namespaces or "pid" in parts.joined
+
+
 def _mounts(parts: Parts) -> list[Step]:
-    """What is mounted on a root that is a tree of mounts: /proc first, where its PID namespace is new."""
+    """What is mounted on a root that is a tree of mounts: /proc first, where its PID namespace isn't the caller's."""
     steps: list[Step] = []
     if not parts.attached:
         return steps
-    if "pid" in parts.namespaces and all(mount["destination"] != "/proc" for mount in parts.mounts):
+    if _other_processes(parts) and all(mount["destination"] != "/proc" for mount in parts.mounts):
         place = "place /proc"
         steps += [FindPlace("/proc", place, "/proc"), MountFilesystem("proc", "/proc", place, "/proc", _PROC)]
     for number, mount in enumerate(parts.mounts):
@@ -163,10 +253,11 @@ def _mounts(parts: Parts) -> list[Step]:
         target, slot = mount["destination"], f"mount {number}"
         kind, source = mount.get("type") or "bind", mount.get("source", "")
         if kind == "bind":
-            made: Step = OpenTree(
+            tree = OpenTree(
                 source, slot, options.recursive, options.attributes, options.cleared,
                 options.propagation or "rprivate", options.recursively,
             )  # fmt: skip
+            made: Step = parts.maps.bound(tree, mount, options) if parts.maps and options.mapped else tree
         else:
             made = MakeFilesystem(kind, slot, target, options.attributes, options.own, source)
         place = f"place {target}"
@@ -178,7 +269,7 @@ def _root(parts: Parts, attaching: list[Step]) -> list[Step]:
     """The new root entered, with what is attached to it; without one, only what was asked for of the old one."""
     if not parts.attached and not parts.own_root:
         steps: list[Step] = []
-        if "pid" in parts.namespaces and "mount" in parts.namespaces:
+        if _other_processes(parts) and "mount" in parts.namespaces:
             from ..kernel.proc_mount import MountProc
 
             steps.append(MountProc())
@@ -199,10 +290,15 @@ def _root(parts: Parts, attaching: list[Step]) -> list[Step]:
     return [*steps, ReadOnlyRoot()] if parts.read_only else steps
 
 
-def _tail(parts: Parts, mask: bytes) -> list[Step]:
-    """What is given up last. With no_new_privs a filter comes after all else and judges the execve alone."""
+def _tail(parts: Parts, mask: bytes, init: bool) -> list[Step]:
+    """What is given up last. With no_new_privs a filter comes after all else and judges the execve alone.
+
+    A label is asked for first; with an init it comes into force at once, and so after what it needn't allow.
+    """
     filters: list[Step] = [LoadSeccomp(*parts.filter)] if parts.filter else []
-    steps: list[Step] = [DefaultSignals(PYTHONS, mask)]
+    labels = [step for step in parts.labels if step.by == RUNNER]
+    later = [labels.pop()] if labels and init else []
+    steps: list[Step] = [*labels, DefaultSignals(PYTHONS, mask)]
     if parts.no_new_privileges:
         steps.append(NoNewPrivileges())
     else:
@@ -215,5 +311,5 @@ def _tail(parts: Parts, mask: bytes) -> list[Step]:
         steps.append(Credentials(None, None, None, keep=keep, setgroups=parts.setgroups))
     if rights and rights.permitted is not None:
         steps.append(Capabilities(rights.permitted, rights.permitted, rights.inheritable, rights.ambient))
-    steps.append(DeathSignal())
+    steps += [*later, DeathSignal()]
     return [*steps, *filters] if parts.no_new_privileges else steps

@@ -118,7 +118,7 @@ def plan(config: Config, beside: Beside) -> Plan:
     if ids:
         from .mapped import scratch
 
-        files = ids.translate(files, beside)
+        files = ids.translate(files, beside.steps)
         early, last = scratch(early)
     outside = [
         *early,
