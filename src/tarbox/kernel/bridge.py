@@ -153,15 +153,19 @@ class ConnectVeth(Step):
         held = slots.take(self.namespace)
         with Netlink() as socket:
             self._plug(socket, held, slots)
-        inside, index = visit(held, self._inside)
-        with inside:
-            inside.send(
+        inside: list[Netlink] = []  # whatever fails on the way back, it is closed
+        try:
+            index = visit(held, lambda: self._inside(inside))
+            inside[0].send(
                 [
                     *(links.address(index, ip, prefix) for ip, prefix in self.addresses),
                     links.set_up(index),
                     *(links.default_route(gateway, index) for gateway in self.gateways),
                 ]
             )
+        finally:
+            for socket in inside:
+                socket.close()
 
     def _plug(self, socket: Netlink, held: int, slots: Slots) -> None:
         master = links.index_of(socket, self.bridge)
@@ -182,16 +186,15 @@ class ConnectVeth(Step):
                 raise ProcessNotFoundError("the container's first process ended before it had a network") from None
             raise unsupported(error, "veth interfaces", "CONFIG_VETH") from None
 
-    def _inside(self) -> tuple[Netlink, int]:
-        """In the container's namespace: a socket there, the interface's index; it is told how to take IPv6."""
-        socket = Netlink()
-        try:
-            for path, value in self._settings():
-                _ensure(path, value)
-            return socket, links.index_of(socket, INSIDE)
-        except BaseException:
-            socket.close()
-            raise
+    def _inside(self, sockets: list[Netlink]) -> int:
+        """In the container's namespace: the interface's index; it is told how to take IPv6.
+
+        sockets: takes one that was made there.
+        """
+        sockets.append(Netlink())
+        for path, value in self._settings():
+            _ensure(path, value)
+        return links.index_of(sockets[0], INSIDE)
 
     def _settings(self) -> tuple[tuple[str, str], ...]:
         if any(len(ip) > 4 for ip, _ in self.addresses):

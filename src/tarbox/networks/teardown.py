@@ -56,10 +56,14 @@ def _there(bridge: str) -> bool:
 
 
 def _later(bridge: str, base: str, folder: str) -> None:
-    """Have another process delete the bridge."""
-    if os.fork():
+    """Have another process delete the bridge, which is nobody's child: who calls this needn't wait for it."""
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
         return
     try:
+        if os.fork():
+            return  # and end
         os.setsid()
         os.chdir("/")
         os.closerange(0, 1 << 16)

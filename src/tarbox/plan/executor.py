@@ -121,8 +121,13 @@ class Execution:
                 counts = self._start(steps[spawn], steps[first:], theirs.fileno())
             finally:
                 theirs.close()
-            for index in range(spawn + 1, first):
-                self._do(index)
+            try:
+                for index in range(spawn + 1, first):
+                    self._do(index)
+            except TarboxError:
+                if _has_news(ours):  # it failed meanwhile, and that may be why: what it reports is the reason
+                    self._await_program(ours, counts, first)
+                raise
             if self.observe:
                 self.observe("handover", first, PARENT)
             if first > spawn + 1:
@@ -166,3 +171,12 @@ class Execution:
                 row -= count
         if not ready:
             raise TarboxError("the container's first process died while it was being set up", "see 'dmesg' for why")
+
+
+def _has_news(channel: Channel) -> bool:
+    """Whether a message has come, or the other end is closed."""
+    from select import POLLIN, poll
+
+    poller = poll()
+    poller.register(channel.fileno(), POLLIN)
+    return bool(poller.poll(0))
