@@ -452,9 +452,12 @@ def _tail(process: Process, beside: Beside, new_user: bool, labels: Sequence[Ste
     else:
         steps += filters
     held = WHOLE if new_user else beside.held  # a new user namespace comes with all
-    steps += [BoundingSet(bounding, held), _credentials(process, beside, sets != {})]
+    if not later:
+        steps.append(CloseDescriptors())
+    steps.append(BoundingSet(bounding, held))
+    steps.append(_credentials(process, beside, sets != {}))
     steps.append(Capabilities(permitted, effective, inheritable, ambient, root_only=beside.user is not None))
-    steps += [*later, DeathSignal(), CloseDescriptors()]
+    steps += [*later, DeathSignal(), *([CloseDescriptors()] if later else [])]
     if no_new:
         steps += filters
     arguments = process["args"]
