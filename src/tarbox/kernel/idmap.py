@@ -93,7 +93,7 @@ def shown(rows: Rows) -> str:
 def make_map(users: Rows, groups: Rows) -> int:
     """A descriptor of a user namespace with these maps, in which nobody is."""
     from .guard import dismiss, start_helper
-    from .user_namespace import write_maps
+    from .root_maps import write_maps
 
     theirs, ours = os.pipe()  # the helper ends when nobody holds our end any more, this process included
     try:

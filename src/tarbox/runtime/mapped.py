@@ -14,7 +14,7 @@ from ..kernel.devices import MakeDevices
 from ..kernel.idmap import IDS, MakeFilesAs, MakeFilesAsBefore, MakeMap, OpenMappedOverlay, OpenMappedTree
 from ..kernel.mount_points import MakeFilesystem
 from ..kernel.overlay import MakeScratch, OpenOverlay
-from ..kernel.user_namespace import BecomeRoot, CheckUser, JoinAsRoot, RaiseLimits, WriteMaps
+from ..kernel.root_maps import BecomeRoot, CheckUser, JoinAsRoot, RaiseLimits, WriteMaps
 from ..spec.mappings import check, outside_of, rows
 
 TYPE_CHECKING = False

@@ -160,13 +160,12 @@ def plan(config: Config, beside: Beside) -> Plan:
 
 def _ids(linux: Linux, beside: Beside, namespaces: tuple[str, ...], joined: Mapping[str, str]) -> Ids | None:
     """The maps of root's container in a user namespace of its own; None for any other."""
-    if "user" in namespaces or "user" in joined:
-        from .mapped import Ids, refuse
+    if not beside.privileged or not ("user" in namespaces or "user" in joined):
+        return None
+    from .mapped import Ids, refuse
 
-        if beside.privileged:
-            refuse(joined, namespaces)
-            return Ids(linux, "user" in joined)
-    return None
+    refuse(joined, namespaces)
+    return Ids(linux, "user" in joined)
 
 
 def _entered(namespaces: tuple[str, ...], joined: Mapping[str, str], ids: Ids | None) -> tuple[str, ...]:
