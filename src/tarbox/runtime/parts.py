@@ -257,6 +257,8 @@ def _mounts(parts: Parts) -> list[Step]:
                 options.propagation or "rprivate", options.recursively,
             )  # fmt: skip
             made: Step = parts.maps.bound(tree, mount, options) if parts.maps and options.mapped else tree
+        elif parts.maps and options.mapped:
+            made = parts.maps.laid(slot, options)
         else:
             made = MakeFilesystem(kind, slot, target, options.attributes, options.own, source)
         place = f"place {target}"

@@ -290,6 +290,8 @@ def _files(
             slot = f"mount {number}"
             steps += [_bind(mount, options, slot, ids), *_attached(slot, target)]
             own_dev = own_dev and target != "/dev"
+        elif kind == "overlay" and options.mapped:
+            steps += _mapped_overlay(target, options, ids)
         elif kind == "cgroup":
             steps += _cgroup_mounts(target, options, beside, namespaces, groups)
         else:
@@ -329,11 +331,24 @@ def _bind(mount: Mount, options: MountOptions, slot: str, ids: Ids | None) -> St
     if not (options.mapped or mount.get("uidMappings") or mount.get("gidMappings")):
         return tree
     if ids is None:
-        raise UnsupportedError(
-            f"the mount at {mount['destination']} can't be mapped",
-            "that takes root, and a user namespace: --userns auto",
-        )
+        raise _unmapped(mount["destination"])
     return ids.bound(tree, mount, options)
+
+
+def _mapped_overlay(target: str, options: MountOptions, ids: Ids | None) -> list[Step]:
+    if ids is None:
+        raise _unmapped(target)
+    return [ids.laid(target, options), *_attached(target, target), *_made_read_only(target, options)]
+
+
+def _made_read_only(target: str, options: MountOptions) -> list[Step]:
+    return [ReadOnlyMount(target, target)] if "ro" in options.attributes else []
+
+
+def _unmapped(target: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the mount at {target} can't be mapped", "that takes root, and a user namespace: --userns auto"
+    )
 
 
 def _devices(linux: Linux, beside: Beside) -> list[Step]:
@@ -383,7 +398,7 @@ def _cgroup_mounts(
                 steps += [OpenTree(own, place, False, options.attributes), *_attached(place, place)]
     if beside.delegated:  # the one that it manages by itself, and so may write to
         steps += _filesystem("cgroup", f"{target}/{beside.delegated}", plain, ("none", f"name={beside.delegated}"))
-    return [*steps, ReadOnlyMount(target, target)] if "ro" in options.attributes else steps
+    return [*steps, *_made_read_only(target, options)]
 
 
 def _console(terminal: bool, by: str) -> list[Step]:
