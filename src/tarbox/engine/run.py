@@ -122,6 +122,15 @@ def explain(options: RunOptions, root: str | None = None, command: str = "") -> 
     return script(container.plan, command, os.geteuid(), container.names())
 
 
+def _check_company(made: Config, keep: bool) -> None:
+    """Look at who is in a PID namespace that will be joined."""
+    paths = [space["path"] for space in made["linux"]["namespaces"] if space["type"] == "pid" and space.get("path")]
+    if paths and keep:
+        from .namespaces import refuse_tracers
+
+        refuse_tracers(paths[0])
+
+
 def _may_mount(made: Config, options: RunOptions) -> bool:
     """Whether programs of the container can mount control groups: by right, or in a user namespace that they make."""
     return "CAP_SYS_ADMIN" in made["process"]["capabilities"]["bounding"] or seccomp_of(options) != "default"
@@ -232,6 +241,7 @@ def _planned(
     if not any(space["type"] == "pid" and "path" not in space for space in made["linux"]["namespaces"]):
         from .ending import watched
 
+        _check_company(made, keep and machine.uid == 0)
         beside.watched = watched(facts, beside.cgroups, made["linux"]["cgroupsPath"].strip("/"), machine.uid)
     if options.group_add and not beside.privileged:
         raise UnsupportedError(

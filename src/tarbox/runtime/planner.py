@@ -175,13 +175,12 @@ def _born(namespaces: tuple[str, ...], beside: Beside) -> tuple[str, ...]:
 
 def _ids(linux: Linux, beside: Beside, namespaces: tuple[str, ...], joined: Mapping[str, str]) -> Ids | None:
     """The maps of root's container in a user namespace of its own; None for any other."""
-    if "user" in namespaces or "user" in joined:
-        from .mapped import Ids, refuse
+    if not beside.privileged or not ("user" in namespaces or "user" in joined):
+        return None
+    from .mapped import Ids, refuse
 
-        if beside.privileged:
-            refuse(joined, namespaces)
-            return Ids(linux, "user" in joined)
-    return None
+    refuse(joined, namespaces)
+    return Ids(linux, "user" in joined)
 
 
 def _entered(namespaces: tuple[str, ...], joined: Mapping[str, str], ids: Ids | None) -> tuple[str, ...]:
@@ -311,6 +310,8 @@ def _files(
             slot = f"mount {number}"
             steps += [_bind(mount, options, slot, ids), *_attached(slot, target)]
             own_dev = own_dev and target != "/dev"
+        elif kind == "overlay" and options.mapped:
+            steps += _mapped_overlay(target, options, ids)
         elif kind == "cgroup":
             steps += _cgroup_mounts(target, options, beside, namespaces, groups)
         else:
@@ -350,11 +351,24 @@ def _bind(mount: Mount, options: MountOptions, slot: str, ids: Ids | None) -> St
     if not (options.mapped or mount.get("uidMappings") or mount.get("gidMappings")):
         return tree
     if ids is None:
-        raise UnsupportedError(
-            f"the mount at {mount['destination']} can't be mapped",
-            "that takes root, and a user namespace: --userns auto",
-        )
+        raise _unmapped(mount["destination"])
     return ids.bound(tree, mount, options)
+
+
+def _mapped_overlay(target: str, options: MountOptions, ids: Ids | None) -> list[Step]:
+    if ids is None:
+        raise _unmapped(target)
+    return [ids.laid(target, options), *_attached(target, target), *_made_read_only(target, options)]
+
+
+def _made_read_only(target: str, options: MountOptions) -> list[Step]:
+    return [ReadOnlyMount(target, target)] if "ro" in options.attributes else []
+
+
+def _unmapped(target: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the mount at {target} can't be mapped", "that takes root, and a user namespace: --userns auto"
+    )
 
 
 def _devices(linux: Linux, beside: Beside) -> list[Step]:
@@ -404,7 +418,7 @@ def _cgroup_mounts(
                 steps += [OpenTree(own, place, False, options.attributes), *_attached(place, place)]
     if beside.delegated:  # the one that it manages by itself, and so may write to
         steps += _filesystem("cgroup", f"{target}/{beside.delegated}", plain, ("none", f"name={beside.delegated}"))
-    return [*steps, ReadOnlyMount(target, target)] if "ro" in options.attributes else steps
+    return [*steps, *_made_read_only(target, options)]
 
 
 def _console(terminal: bool, by: str) -> list[Step]:
@@ -472,9 +486,12 @@ def _tail(process: Process, beside: Beside, new_user: bool, labels: Sequence[Ste
     else:
         steps += filters
     held = WHOLE if new_user else beside.held  # a new user namespace comes with all
-    steps += [BoundingSet(bounding, held), _credentials(process, beside, sets != {})]
+    if not later:
+        steps.append(CloseDescriptors())
+    steps.append(BoundingSet(bounding, held))
+    steps.append(_credentials(process, beside, sets != {}))
     steps.append(Capabilities(permitted, effective, inheritable, ambient, root_only=beside.user is not None))
-    steps += [*later, DeathSignal(), CloseDescriptors()]
+    steps += [*later, DeathSignal(), *([CloseDescriptors()] if later else [])]
     if no_new:
         steps += filters
     arguments = process["args"]
