@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from ..errors import NetworkNotFoundError, UnsupportedError, UsageError
 from ..kernel.bridge import ConnectVeth
-from ..kernel.forwarding import Forwarding
 from ..networks import firewall, leases
 from ..networks.addresses import packed, read, text
 from ..networks.routes import uplink_mtu
-from ..networks.steps import AddElements, MakeNetwork
+from ..networks.steps import AddElements, Forward, MakeNetwork
 from ..networks.store import DEFAULT, Networks
 from ..unistd import os
 from . import names
@@ -192,13 +191,13 @@ def _plan(
     held = tuple(lease.path for lease in attached.held)
     attached.steps = [
         MakeNetwork(network.bridge, gateways, mtu, six, f"{state}/{network.id}", table, held),
-        Forwarding(six),
         AddElements(
             table,
             firewall.of_network(network),
             (*firewall.of_container(end, mac, own), *firewall.of_ports(ports, own)),
             state,
         ),
+        Forward(six, table, network.bridge, state),
     ]
     addresses = tuple((packed(subnet.version, address), subnet.prefix) for subnet, address in own)
     ways = () if network.internal else tuple(gateway for gateway, _ in gateways)

@@ -29,6 +29,8 @@ SETS = {
     "inet": (
         Set("networks", (types.IFNAME,), comment="bridges"),
         Set("internal", (types.IFNAME,), comment="bridges that lead nowhere"),
+        Set("closed4", (types.IFNAME,), comment="between these IPv4 isn't forwarded but for us"),
+        Set("closed6", (types.IFNAME,), comment="between these IPv6 isn't forwarded but for us"),
         Set("pairs", (types.IFNAME, types.IFNAME), comment="in and out by the same bridge"),
         Set("ports4", (types.PROTOCOL, types.PORT), _PORT4),
         Set("ports4_at", (types.IPV4, types.PROTOCOL, types.PORT), _PORT4),
@@ -134,8 +136,11 @@ def link_address(mac: str) -> int:
 # --- Done ------------------------------------------------------------------------------------------------------------
 
 
-def add(table: str, elements: Sequence[Element]) -> None:
-    """Add elements, and make the tables first where they aren't there; all or nothing."""
+def add(table: str, elements: Sequence[Element], folder: str) -> None:
+    """Add elements, and make the tables first where they aren't there; all or nothing.
+
+    folder: of all networks' state, which is locked.
+    """
     requests = [_adding(table, element) for element in elements]
     with open_socket() as socket:
         try:
@@ -143,7 +148,7 @@ def add(table: str, elements: Sequence[Element]) -> None:
         except NetlinkError as error:
             if error.errno != ENOENT:
                 raise
-            _make(socket, table, requests)
+            _make(socket, table, requests, folder)
 
 
 def _adding(table: str, element: Element) -> Message:
@@ -151,13 +156,14 @@ def _adding(table: str, element: Element) -> Message:
     return add_element(element.family, table, kind, element.key, element.data, exclusive=False)
 
 
-def _make(socket: Netlink, table: str, requests: list[Message]) -> None:
+def _make(socket: Netlink, table: str, requests: list[Message], folder: str) -> None:
     from ..kernel.nft_tables import create
+    from .router import closed
     from .rules import tables
 
     # One of the two may be there: somebody took the other away.
     made = [request for one in tables(table) for request in (*_without(one.family, table), *create(one))]
-    commit(socket, [*made, *requests])
+    commit(socket, [*made, *(_adding(table, element) for element in closed(folder)), *requests])
 
 
 def _without(family: str, table: str) -> tuple[Message, Message]:
