@@ -149,6 +149,7 @@ def add(table: str, elements: Sequence[Element], folder: str) -> None:
             if error.errno != ENOENT:
                 raise
             _make(socket, table, requests, folder)
+    _turn_flows(elements)
 
 
 def _adding(table: str, element: Element) -> Message:
@@ -179,6 +180,15 @@ def take_back(table: str, words: str) -> None:
     requests = [delete_element(one.family, table, _BY_NAME[one.family, one.set], one.key) for one in elements]
     with open_socket() as socket:
         _as_far_as_there(socket, requests)
+    _turn_flows(elements)
+
+
+def _turn_flows(changed: Iterable[Element]) -> None:
+    """Have clients of UDP go by the rules that were changed: the kernel takes them where it took them before."""
+    if ports := [one for one in changed if "udp" in one.key]:
+        from . import flows
+
+        flows.forget(ports)
 
 
 def forget(table: str, bridge: str) -> None:
