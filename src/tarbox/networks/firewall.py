@@ -136,11 +136,12 @@ def link_address(mac: str) -> int:
 # --- Done ------------------------------------------------------------------------------------------------------------
 
 
-def add(table: str, elements: Sequence[Element], folder: str) -> None:
-    """Add elements, and make the tables first where they aren't there; all or nothing.
+def add(table: str, elements: Sequence[Element], folder: str) -> bool:
+    """Add elements, and make the tables first where they aren't there; all or nothing. Returns whether they weren't.
 
     folder: of all networks' state, which is locked.
     """
+    made = False
     requests = [_adding(table, element) for element in elements]
     with open_socket() as socket:
         try:
@@ -149,7 +150,9 @@ def add(table: str, elements: Sequence[Element], folder: str) -> None:
             if error.errno != ENOENT:
                 raise
             _make(socket, table, requests, folder)
+            made = True
     _turn_flows(elements)
+    return made
 
 
 def _adding(table: str, element: Element) -> Message:

@@ -77,7 +77,11 @@ class AddElements(Step):
 
     def apply(self, slots: Slots) -> None:
         with leases.Locked(self.folder, make=True):
-            firewall.add(self.table, (*self.network, *self.own), self.folder)
+            made = firewall.add(self.table, (*self.network, *self.own), self.folder)
+        if made:
+            from .barriers import found
+
+            slots.warnings += found((*self.network, *self.own))
 
     def record(self) -> tuple[tuple[str, str], ...]:
         return (("elements", f"{self.table} {firewall.written(self.own)}"),)
