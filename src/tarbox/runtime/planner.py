@@ -66,12 +66,12 @@ class Beside:
     the first step. learn: every system call is told to this process; a number that
     nobody can guess, 0 for not. privileged: the caller may mount, make nodes and so on himself.
     watched: for a container without a PID namespace of its own, the path of a group of version 2 for all of its
-    processes, over which a guard watches; "" where there is none.
+    processes, over which a guard watches; "" where there is none. loopback: the caller may bring up a new one.
     """
 
     __slots__ = (
         "cgroups", "connected", "delegated", "extra_groups", "filter", "given", "held", "ignored", "init",
-        "interactive", "learn", "privileged", "steps", "user", "v1", "watched",
+        "interactive", "learn", "loopback", "privileged", "steps", "user", "v1", "watched",
     )  # fmt: skip
 
     def __init__(self, cgroups: Backend, v1: Mapping[str, str]) -> None:
@@ -91,6 +91,7 @@ class Beside:
         self.given: tuple[str, ...] = ()
         self.privileged = True
         self.watched = ""
+        self.loopback = True
 
 
 def plan(config: Config, beside: Beside) -> Plan:
@@ -143,7 +144,7 @@ def plan(config: Config, beside: Beside) -> Plan:
     born = _born(namespaces, beside)
     inside = [
         *_process(config, namespaces, born, joined, groups, ids),
-        *_names(config, linux, namespaces),
+        *_names(config, linux, namespaces, beside.loopback),
         AttachRoot(),
         *(step for step in files if step.by == RUNNER),
         *_console(terminal, RUNNER),
@@ -274,7 +275,7 @@ def _map(linux: Linux, key: str) -> tuple[tuple[int, int, int], ...]:
     return tuple((row["containerID"], row["hostID"], row["size"]) for row in rows)  # type: ignore[attr-defined]
 
 
-def _names(config: Config, linux: Linux, namespaces: tuple[str, ...]) -> list[Step]:
+def _names(config: Config, linux: Linux, namespaces: tuple[str, ...], loopback: bool) -> list[Step]:
     """The host name, the loopback interface and the settings of the namespaces."""
     steps: list[Step] = []
     if "uts" in namespaces:
@@ -282,7 +283,7 @@ def _names(config: Config, linux: Linux, namespaces: tuple[str, ...]) -> list[St
             steps.append(HostName(config["hostname"]))
         if config.get("domainname"):
             steps.append(DomainName(config["domainname"]))
-    if "network" in namespaces:
+    if "network" in namespaces and loopback:
         steps.append(LoopbackUp())
     if linux.get("sysctl"):
         steps += [WriteSetting(name, value) for name, value in linux["sysctl"].items()]
