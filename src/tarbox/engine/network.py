@@ -50,6 +50,13 @@ def wanted(options: RunOptions, uid: int, capabilities: int, warnings: list[str]
             f"{asked}: a plain user may make no interface on the host, so his containers have only loopback",
             "leave it out, give --network host, or run tarbox as root",
         )
+    if options.userns.startswith("join "):
+        if not asked:
+            return ""
+        raise UnsupportedError(
+            f"{asked}: in a joined user namespace a container's network would be the host's own, and closed to it",
+            "leave it out, or join the network as well: --network container:ID or pid:N",
+        )
     lacking, remedy = _lacking(capabilities)
     if not lacking:
         return options.network or DEFAULT[0]
