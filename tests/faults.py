@@ -287,7 +287,6 @@ class Command:
 
     def _wrap(self):
         """Put our observers around what has none."""
-        self.alive = os.pidfd_open(os.getpid())
         self._wrap_table()
         self._wrap_calls()
         prepare, serve, unlink, add = engine.prepare, Session._serve, trees._unlink, Extraction._add
@@ -328,14 +327,14 @@ class Command:
 
     def _wrap_table(self):
         """Change the runner's table as the case wants it, and tell of it as it was."""
-        image, table, spawn = runner.image, launch.table, launch.spawn
+        image, table = runner.image, launch.table
         plain, making = [], []
 
         def edited(rows, errors):
             if not making:  # a helper's
                 return image(rows, errors)
             plain[:] = rows
-            return image(self._edited(rows), errors)
+            return image(self._edited(rows, errors), errors)
 
         def made(steps, slots, errors):
             making.append(True)
@@ -344,10 +343,7 @@ class Command:
             self._tell("table", Table(steps, result.counts, plain))
             return result
 
-        def spawned(step, slots, table, keep):
-            return spawn(step, slots, table, [*keep, self.alive])
-
-        runner.image, launch.table, launch.spawn = edited, made, spawned
+        runner.image, launch.table = edited, made
 
     def _wrap_calls(self):
         """Count the calls that the parent makes from its first step to the handover, and fail one of them."""
@@ -381,17 +377,20 @@ class Command:
             setattr(os, name, counted(name, getattr(os, name)))
         Execution.start = started
 
-    def _edited(self, rows):
+    def _edited(self, rows, errors):
         if self.fail is not None:
             return [*rows[: self.fail], FAILING, *rows[self.fail + 1 :]]
-        return rows if self.hold is None else before(rows, self.hold, self._waiting())
+        return rows if self.hold is None else before(rows, self.hold, self._waiting(errors))
 
-    def _waiting(self):
-        """A call that waits; the last argument is for the driver. Nothing is written back: the table can't be."""
+    def _waiting(self, errors):
+        """A call that waits; the last argument is for the driver. Nothing is written back: the table can't be.
+
+        errors: where the runner reports, its one descriptor that is open to the end; the command's death hangs it up.
+        """
         patience = int(PATIENCE).to_bytes(8, "little") + bytes(8)
         if not self.wakes:
             return Row("nanosleep", (patience, 0, 0, 0, 0, HELD))
-        command = self.alive.to_bytes(4, "little") + select.POLLIN.to_bytes(4, "little")
+        command = errors.to_bytes(4, "little") + bytes(4)
         return Row("ppoll", (command, 1, patience, 0, 8, HELD), optional=True)
 
     def _tell(self, kind, value):
