@@ -121,8 +121,13 @@ class Execution:
                 counts = self._start(steps[spawn], steps[first:], theirs.fileno())
             finally:
                 theirs.close()
-            for index in range(spawn + 1, first):
-                self._do(index)
+            try:
+                for index in range(spawn + 1, first):
+                    self._do(index)
+            except TarboxError:
+                if _has_news(ours):  # why nothing can be done to it any more
+                    self._await_program(ours, counts, first)
+                raise
             if self.observe:
                 self.observe("handover", first, PARENT)
             if first > spawn + 1:
@@ -166,3 +171,15 @@ class Execution:
                 row -= count
         if not ready:
             raise TarboxError("the container's first process died while it was being set up", "see 'dmesg' for why")
+
+
+_DYING = 200  # milliseconds from when a process can't be reached any more until its descriptors are closed
+
+
+def _has_news(channel: Channel) -> bool:
+    """Whether the other side has said something, or has ended."""
+    from select import POLLIN, poll
+
+    poller = poll()
+    poller.register(channel.fileno(), POLLIN)
+    return bool(poller.poll(_DYING))
