@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from errno import ENOENT
 
+from ..errors import UnsupportedError
 from ..kernel import nft_types as types
 from ..kernel.netlink import NetlinkError
 from ..kernel.nftables import Set, add_element, commit, delete_element, delete_table, element_text, open_socket
@@ -184,8 +185,7 @@ def take_back(table: str, words: str) -> None:
     """Remove the elements of a text that `written` made, as far as they are there."""
     elements = read(words)
     requests = [delete_element(one.family, table, _BY_NAME[one.family, one.set], one.key) for one in elements]
-    with open_socket() as socket:
-        _as_far_as_there(socket, requests)
+    _remove(requests)
     _turn_flows(elements)
 
 
@@ -201,14 +201,21 @@ def forget(table: str, bridge: str) -> None:
     """Remove what is there of a network."""
     elements = of_bridge(bridge, internal=True)
     requests = [delete_element(one.family, table, _BY_NAME[one.family, one.set], one.key) for one in elements]
-    with open_socket() as socket:
-        _as_far_as_there(socket, requests)
+    _remove(requests)
 
 
 def close(table: str) -> None:
     """Remove the tables."""
-    with open_socket() as socket:
-        _as_far_as_there(socket, [delete_table(family, table) for family in SETS])
+    _remove([delete_table(family, table) for family in SETS])
+
+
+def _remove(requests: list[Message]) -> None:
+    try:
+        socket = open_socket()
+    except UnsupportedError:  # a kernel without has none of it
+        return
+    with socket:
+        _as_far_as_there(socket, requests)
 
 
 def _as_far_as_there(socket: Netlink, requests: list[Message]) -> None:
