@@ -148,6 +148,10 @@ def link_address(mac: str) -> int:
 
 # --- Done ------------------------------------------------------------------------------------------------------------
 
+# Sockets by which something was deleted. Who closes one as the last waits until the kernel has freed that, some twenty
+# milliseconds later, so it is left to a process for which nobody waits: `teardown.py`.
+_spent: list[Netlink] = []
+
 
 def add(table: str, elements: Sequence[Element], folder: str) -> bool:
     """Add elements, and make the tables first where they aren't there; all or nothing. Returns whether they weren't.
@@ -215,8 +219,14 @@ def _remove(requests: list[Message]) -> None:
         socket = open_socket()
     except UnsupportedError:  # a kernel without has none of it
         return
-    with socket:
-        _as_far_as_there(socket, requests)
+    _spent.append(socket)
+    _as_far_as_there(socket, requests)
+
+
+def let_go() -> None:
+    """Close what something was deleted by; quickly done where another process has it as well."""
+    while _spent:
+        _spent.pop().close()
 
 
 def _as_far_as_there(socket: Netlink, requests: list[Message]) -> None:
