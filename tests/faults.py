@@ -98,6 +98,8 @@ class Scene:
         for top in (self.root, state, *self.shared):
             for folder, names, files in os.walk(top):
                 found |= {f"file {os.path.join(folder, name)}" for name in (*names, *files)}
+        # Which subnet the default network has is noted until a boot.
+        found -= {f"file {state}/networks", f"file {state}/networks/bridge"}
         found |= {f"interface {name}" for name in interfaces()} | {f"table {name}" for name in tables()}
         return found | mounts() | sockets()
 
@@ -324,7 +326,7 @@ class Command:
 
         def leased(*arguments):
             lease = lease_one(*arguments)
-            self._reach(Place("leased", next(self.counter), PARENT))
+            self._reach(Place("leased", next(self.leased), PARENT))
             return lease
 
         def unlinked(*arguments):
@@ -333,7 +335,7 @@ class Command:
 
         engine.prepare, Session._serve, trees._unlink, Extraction._add = prepared, served, unlinked, added
         lease_one, leases.take = leases.take, leased
-        self.counter = iter(range(1 << 20))
+        self.counter, self.leased = iter(range(1 << 20)), iter(range(1 << 20))
         taken = iter(range(1 << 20))
 
         def taking(kind, take):
