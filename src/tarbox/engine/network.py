@@ -245,7 +245,7 @@ def _plan(
         AddElements(
             table,
             firewall.of_network(network),
-            (*firewall.of_container(end, mac, own), *firewall.of_ports(ports, own)),
+            (*firewall.of_container(network.bridge, end, mac, own), *firewall.of_ports(ports, own)),
             state,
         ),
         Forward(six, table, network.bridge, state),

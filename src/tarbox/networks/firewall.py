@@ -33,6 +33,8 @@ SETS = {
         Set("closed4", (types.IFNAME,), comment="between these IPv4 isn't forwarded but for us"),
         Set("closed6", (types.IFNAME,), comment="between these IPv6 isn't forwarded but for us"),
         Set("pairs", (types.IFNAME, types.IFNAME), comment="in and out by the same bridge"),
+        Set("members4", (types.IFNAME, types.IPV4), comment="whose addresses are behind which bridge"),
+        Set("members6", (types.IFNAME, types.IPV6), comment="whose addresses are behind which bridge"),
         Set("ports4", (types.PROTOCOL, types.PORT), _PORT4),
         Set("ports4_at", (types.IPV4, types.PROTOCOL, types.PORT), _PORT4),
         Set("ports6", (types.PROTOCOL, types.PORT), _PORT6),
@@ -98,10 +100,11 @@ def of_bridge(bridge: str, internal: bool) -> tuple[Element, ...]:
     return (*made, Element("inet", "internal", (bridge,))) if internal else tuple(made)
 
 
-def of_container(end: str, mac: str, own: Iterable[tuple[Subnet, int]]) -> tuple[Element, ...]:
+def of_container(bridge: str, end: str, mac: str, own: Iterable[tuple[Subnet, int]]) -> tuple[Element, ...]:
     """What they have to know of a container: as whom it may send. end: the host's end of its cable."""
     made = []
     for subnet, address in own:
+        made.append(Element("inet", f"members{subnet.version}", (bridge, text(subnet.version, address))))
         if subnet.version == 4:
             made.append(Element("bridge", "ends4", (end, mac, text(4, address))))
         else:
