@@ -25,6 +25,7 @@ from errno import EIO
 from pathlib import Path
 
 import tarbox
+from around import children, mounts, sockets
 from tarbox.engine import networks, undo
 from tarbox.engine import run as engine
 from tarbox.engine.mount_options import tmpfs, volume
@@ -436,7 +437,7 @@ class Command:
         self.status = os.waitpid(self.pid, 0)[1]
         while alone and self._is_somebody_left():
             if time.monotonic() > self.killed_at + PATIENCE:
-                left = _children(os.getpid())
+                left = children(os.getpid())
                 for process in left:
                     os.kill(process, signal.SIGKILL)
                 assert not left, f"{left} outlive the command"
@@ -485,7 +486,7 @@ class Command:
                 self._kill(victim)
 
     def _kill(self, victim):
-        for process in _children(self.pid) if victim == "child" else [self.pid]:
+        for process in children(self.pid) if victim == "child" else [self.pid]:
             os.kill(process, signal.SIGKILL)
         self.killed_at = time.monotonic()
 
@@ -528,31 +529,13 @@ def before(rows, place, added):
 def _waiting_in(pid):
     """The process below this one that makes a call with the argument HELD, or 0."""
     try:
-        below = _children(pid)
+        below = children(pid)
         for child in below:
             if f" {HELD:#x} " in Path(f"/proc/{child}/syscall").read_text():
                 return child
         return next((found for child in below if (found := _waiting_in(child))), 0)
     except OSError:
         return 0  # it ended meanwhile
-
-
-def _children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def mounts():
-    """The mounts that this process sees, a line each."""
-    return {f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-
-
-def sockets():
-    """The ports that somebody has taken, a line each."""
-    found = set()
-    for protocol in ("tcp", "udp", "tcp6", "udp6"):
-        rows = [line.split() for line in Path("/proc/net", protocol).read_text().splitlines()[1:]]
-        found |= {f"port {protocol} {row[1]}" for row in rows if row[3] in ("0A", "07")}  # that listens, or is bound
-    return found
 
 
 def _state():
