@@ -19,13 +19,12 @@ import pkgutil
 import select
 import signal
 import sys
-import termios
 import time
 from errno import EIO
 from pathlib import Path
 
 import tarbox
-from around import children, mounts, sockets
+from around import changes, children, mounts, sockets, state
 from tarbox.engine import networks, undo
 from tarbox.engine import run as engine
 from tarbox.engine.mount_options import tmpfs, volume
@@ -34,7 +33,7 @@ from tarbox.engine.roots import Roots
 from tarbox.engine.session import Session
 from tarbox.errors import KernelError, TarboxError
 from tarbox.images.extraction import Extraction
-from tarbox.kernel import runner, seccomp, signals, trees
+from tarbox.kernel import runner, seccomp, trees
 from tarbox.kernel.syscall import syscall
 from tarbox.networks import leases, ports, teardown
 from tarbox.plan.executor import Execution
@@ -279,12 +278,12 @@ class Command:
                 os.close(extra)
         self.scene.become()
         self._wrap()
-        state = _state()
+        state = state()
         try:
             result = engine.run(options, self.scene.root, self._observe)
         except TarboxError as error:
             result = f"{error} {' '.join(getattr(error, '__notes__', []))}"
-        self._tell("result", (result, _changes(state, _state(), self.scene.moves)))
+        self._tell("result", (result, changes(state, state(), self.scene.moves)))
 
     def _observe(self, kind, index, process):
         counting, self.counting = self.counting, False
@@ -536,52 +535,6 @@ def _waiting_in(pid):
         return next((found for child in below if (found := _waiting_in(child))), 0)
     except OSError:
         return 0  # it ended meanwhile
-
-
-def _state():
-    """What a command could change of its own process."""
-    return {
-        "descriptors": {name: _target(name) for name in os.listdir("/proc/self/fd")},
-        "mounts": {line.split(" ", 3)[3] for line in mounts()},  # without the numbers, which differ in a copy
-        "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")},
-        "children": Path("/proc/self/task", str(os.getpid()), "children").read_text(),
-        "umask": next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Umask")),
-        "directory": os.getcwd(),
-        "signals": signals.set_mask(bytes(8)),
-        "terminal": _modes(),
-    }
-
-
-def _target(name):
-    try:
-        return os.readlink(f"/proc/self/fd/{name}")
-    except OSError:
-        return ""  # of the listing itself
-
-
-def _modes():
-    try:
-        return repr(termios.tcgetattr(1))
-    except termios.error:
-        return ""
-
-
-def _changes(before, after, moved=()):
-    """What is different, a line each; moved: the namespaces that this process may have left for others."""
-    lines = []
-    for name in moved:
-        after["namespaces"][name] = before["namespaces"][name]
-    for key, value in before.items():
-        if after[key] != value and key == "descriptors":
-            opened = {name: target for name, target in after[key].items() if target and name not in value}
-            lines += [f"descriptor {name}: {target}" for name, target in opened.items()]
-        elif key == "mounts":
-            lines += [f"mounted {line}" for line in sorted(after[key] - value)]
-            # What lies on the scratch space may be another command's, which was killed.
-            lines += [f"no longer mounted {line}" for line in sorted(value - after[key]) if "/scratch/" not in line]
-        elif after[key] != value:
-            lines.append(f"{key}: {after[key]!r} instead of {value!r}")
-    return lines
 
 
 def cgroups(name):
