@@ -278,12 +278,12 @@ class Command:
                 os.close(extra)
         self.scene.become()
         self._wrap()
-        state = state()
+        first = state()
         try:
             result = engine.run(options, self.scene.root, self._observe)
         except TarboxError as error:
             result = f"{error} {' '.join(getattr(error, '__notes__', []))}"
-        self._tell("result", (result, changes(state, state(), self.scene.moves)))
+        self._tell("result", (result, changes(first, state(), self.scene.moves)))
 
     def _observe(self, kind, index, process):
         counting, self.counting = self.counting, False
