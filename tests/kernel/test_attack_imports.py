@@ -129,13 +129,16 @@ NEVER = ("ctypes.dlopen", "subprocess", "os.system", "os.posix_spawn", "os.exec"
 
 
 def _events(tarbox, tmp_path, *arguments, planted=()):
-    """What happened while a container's files were open: the command, and the events."""
+    """What happened while a container's files were open: the command, and the events.
+
+    With a network the program could have ended before this process looks at it.
+    """
     log = tmp_path / "log"
     log.write_bytes(b"")
     log.chmod(0o666)
     start = [tarbox.host.python, "-I", "-S", str(tools.HERE / "watched.py"), str(log), str(MAIN)]
     done = subprocess.run(
-        [*start, *planted, "--root", str(tarbox.root), "run", *map(str, arguments)],
+        [*start, *planted, "--root", str(tarbox.root), "run", "--net", "none", *map(str, arguments)],
         env=tarbox.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=tarbox.folder,
     )  # fmt: skip
     lines = log.read_text().splitlines()
