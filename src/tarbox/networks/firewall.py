@@ -29,6 +29,8 @@ SETS = {
     "inet": (
         Set("networks", (types.IFNAME,), comment="bridges"),
         Set("internal", (types.IFNAME,), comment="bridges that lead nowhere"),
+        Set("closed4", (types.IFNAME,), comment="between these IPv4 isn't forwarded but for us"),
+        Set("closed6", (types.IFNAME,), comment="between these IPv6 isn't forwarded but for us"),
         Set("pairs", (types.IFNAME, types.IFNAME), comment="in and out by the same bridge"),
         Set("ports4", (types.PROTOCOL, types.PORT), _PORT4),
         Set("ports4_at", (types.IPV4, types.PROTOCOL, types.PORT), _PORT4),
@@ -134,8 +136,12 @@ def link_address(mac: str) -> int:
 # --- Done ------------------------------------------------------------------------------------------------------------
 
 
-def add(table: str, elements: Sequence[Element]) -> None:
-    """Add elements, and make the tables first where they aren't there; all or nothing."""
+def add(table: str, elements: Sequence[Element], folder: str) -> bool:
+    """Add elements, and make the tables first where they aren't there; all or nothing. Returns whether they weren't.
+
+    folder: of all networks' state, which is locked.
+    """
+    made = False
     requests = [_adding(table, element) for element in elements]
     with open_socket() as socket:
         try:
@@ -143,7 +149,10 @@ def add(table: str, elements: Sequence[Element]) -> None:
         except NetlinkError as error:
             if error.errno != ENOENT:
                 raise
-            _make(socket, table, requests)
+            _make(socket, table, requests, folder)
+            made = True
+    _turn_flows(elements)
+    return made
 
 
 def _adding(table: str, element: Element) -> Message:
@@ -151,13 +160,14 @@ def _adding(table: str, element: Element) -> Message:
     return add_element(element.family, table, kind, element.key, element.data, exclusive=False)
 
 
-def _make(socket: Netlink, table: str, requests: list[Message]) -> None:
+def _make(socket: Netlink, table: str, requests: list[Message], folder: str) -> None:
     from ..kernel.nft_tables import create
+    from .router import closed
     from .rules import tables
 
     # One of the two may be there: somebody took the other away.
     made = [request for one in tables(table) for request in (*_without(one.family, table), *create(one))]
-    commit(socket, [*made, *requests])
+    commit(socket, [*made, *(_adding(table, element) for element in closed(folder)), *requests])
 
 
 def _without(family: str, table: str) -> tuple[Message, Message]:
@@ -173,6 +183,15 @@ def take_back(table: str, words: str) -> None:
     requests = [delete_element(one.family, table, _BY_NAME[one.family, one.set], one.key) for one in elements]
     with open_socket() as socket:
         _as_far_as_there(socket, requests)
+    _turn_flows(elements)
+
+
+def _turn_flows(changed: Iterable[Element]) -> None:
+    """Have clients of UDP go by the rules that were changed: the kernel takes them where it took them before."""
+    if ports := [one for one in changed if "udp" in one.key]:
+        from . import flows
+
+        flows.forget(ports)
 
 
 def forget(table: str, bridge: str) -> None:

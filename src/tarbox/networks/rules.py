@@ -31,6 +31,7 @@ from ..kernel.nft_rules import (
     IPV4,
     IPV6,
     L4PROTO,
+    NFPROTO,
     OIFNAME,
     TH_DPORT,
     Rule,
@@ -38,6 +39,7 @@ from ..kernel.nft_rules import (
     dnat_map,
     drop,
     equal,
+    goto,
     listed,
     masquerade,
     unequal,
@@ -102,14 +104,29 @@ def _packets() -> Sequence[Chain]:
         ),
         Chain(
             "forward",
-            Rule(unlisted(IIFNAME, "networks"), beyond, accept()),
-            Rule(listed(_PAIR, "pairs"), accept()),
             Rule(_ASKED, accept()),
+            Rule(unlisted(IIFNAME, "networks"), beyond, goto("others")),
+            Rule(listed(_PAIR, "pairs"), accept()),
             Rule(listed(IIFNAME, "internal"), drop()),
             Rule(listed(OIFNAME, "internal"), drop()),
             Rule(equal(CT_STATUS, "dnat"), accept()),
             Rule(listed(OIFNAME, "networks"), drop()),
             hook="forward",
+        ),
+        # If we made the machine a router, it is none for whoever had an interface before (`router.py`).
+        Chain(
+            "others",
+            Rule(equal(CT_STATUS, "dnat"), accept()),
+            *(
+                Rule(
+                    equal(NFPROTO, f"ipv{version}"),
+                    listed(IIFNAME, f"closed{version}"),
+                    listed(OIFNAME, f"closed{version}"),
+                    drop(),
+                    comment=f"tarbox switched {switch} on",
+                )
+                for version, switch in ((4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding"))
+            ),
         ),
         Chain(
             "host",

@@ -29,17 +29,42 @@ def idle(bridge: str, table: str, folder: str) -> None:
     base = os.path.dirname(folder)
     if not os.path.isdir(base):
         return
+    last = False
     with leases.Locked(base):
         with leases.Locked(folder) as locked:
             leases.remove(locked)
         if leases.busy(folder):
             return
-        if any(leases.busy(f"{base}/{name}") for name in os.listdir(base) if os.path.isdir(f"{base}/{name}")):
+        if leases.any_busy(base):
             firewall.forget(table, bridge)
         else:
-            firewall.close(table)
+            last = True
+            _close(base, table)
+    if last:
+        for other in leases.others(base):
+            _close_left(other)
     if _there(bridge):
         _later(bridge, base, folder)
+
+
+def _close(base: str, table: str) -> None:
+    """Take the rules away, and first what only they make harmless: that the machine is a router."""
+    if os.path.exists(f"{base}/{leases.ROUTER}"):
+        from . import router
+
+        if not router.end(base):
+            return
+    firewall.close(table)
+
+
+def _close_left(base: str) -> None:
+    """The same for another data root, which left it because somebody still had a container."""
+    if os.path.exists(f"{base}/{leases.ROUTER}"):
+        from . import router
+
+        with leases.Locked(base):
+            if not leases.any_busy(base) and (table := router.table(base)):
+                _close(base, table)
 
 
 def remove(bridge: str, folder: str) -> None:
