@@ -25,8 +25,8 @@ from errno import EIO
 from pathlib import Path
 
 import tarbox
+from tarbox.engine import networks, undo
 from tarbox.engine import run as engine
-from tarbox.engine import undo
 from tarbox.engine.mount_options import tmpfs, volume
 from tarbox.engine.options import RunOptions
 from tarbox.engine.roots import Roots
@@ -35,9 +35,11 @@ from tarbox.errors import KernelError, TarboxError
 from tarbox.images.extraction import Extraction
 from tarbox.kernel import runner, seccomp, signals, trees
 from tarbox.kernel.syscall import syscall
+from tarbox.networks import leases, ports, teardown
 from tarbox.plan.executor import Execution
 from tarbox.plan.step import PARENT, Row
 from tarbox.runtime import launch
+from testhost import interfaces, tables
 
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 PATIENCE = 20.0  # seconds, for a run on a busy machine
@@ -87,16 +89,20 @@ class Scene:
         syscall("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)  # as after any execve; else /proc/self is root's
 
     def things(self):
-        """Every file that a run could leave, in its data root and its state folder, and every mount, a line each."""
+        """Every file that a run could leave, in its data root and its state folder, a line each.
+
+        And every mount, interface and table of rules, and every port that is taken.
+        """
         found = set()
         state = f"{self.runtime}/tarbox" if self.user else Roots(self.root).state
         for top in (self.root, state, *self.shared):
             for folder, names, files in os.walk(top):
                 found |= {f"file {os.path.join(folder, name)}" for name in (*names, *files)}
-        return found | mounts()
+        found |= {f"interface {name}" for name in interfaces()} | {f"table {name}" for name in tables()}
+        return found | mounts() | sockets()
 
 
-SCENES = ("directory", "host", "memory", "terminal", "shared", "mapped", "plain", "plain-memory")
+SCENES = ("directory", "host", "memory", "terminal", "shared", "mapped", "plain", "plain-memory", "published", "six")
 WRITE_AND_END = ["sh", "-c", "for i in 1 2 3 4 5 6; do echo $i > /dev/shm/$i; echo $i > /tmp/$i; done; exit 0"]
 
 
@@ -112,6 +118,12 @@ def scene(name, folder, rootfs, host, plain_user):
     for path in (rootfs, *rootfs.rglob("*")):
         os.chown(path, user, user, follow_symlinks=False)
 
+    for part in ("root", "run"):
+        (folder / part).mkdir()
+        os.chown(folder / part, user, user)
+    if name == "six":
+        networks.create("six", ipv6=True, root=str(folder / "root"))
+
     def options():
         wanted = RunOptions(f"{rootfs}:O", ["true"])
         if name == "directory":
@@ -126,6 +138,11 @@ def scene(name, folder, rootfs, host, plain_user):
             wanted.mounts = [volume(f"{folder}/shared:/shared:idmap", "/")]
             wanted.user = "1000"
             wanted.network = f"/proc/{os.getpid()}/ns/net"
+        elif name in ("published", "six"):
+            wanted.network = "six" if name == "six" else ""
+            address = "[::1]:" if name == "six" else "127.0.0.1:"
+            for text in ("8080:80", "5353:53/udp", f"{address}8081:81", f"{address}5354:54/udp"):
+                wanted.ports += ports.read(text)
         elif name == "shared":
             wanted.namespaces = {"pid": "host", "ipc": "host", "uts": f"/proc/{os.getpid()}/ns/uts"}
             wanted.uptime_offset = {"boottime": 10**9}
@@ -135,9 +152,6 @@ def scene(name, folder, rootfs, host, plain_user):
             wanted.tty, wanted.interactive = True, name == "typed"
         return wanted
 
-    for part in ("root", "run"):
-        (folder / part).mkdir()
-        os.chown(folder / part, user, user)
     profile = str(Path(host.plain_main).parent / "kernel/seccomp-default.json") if user else ""
     shared = (rootfs, folder / "shared")
     return Scene(options, folder / "root", user, name in ("terminal", "typed"), shared, folder / "run", profile)
@@ -287,9 +301,9 @@ class Command:
 
     def _wrap(self):
         """Put our observers around what has none."""
-        self.alive = os.pidfd_open(os.getpid())
         self._wrap_table()
         self._wrap_calls()
+        teardown.LINGER = 0.01
         prepare, serve, unlink, add = engine.prepare, Session._serve, trees._unlink, Extraction._add
 
         def prepared(*arguments, **options):
@@ -308,11 +322,17 @@ class Command:
             self._reach(Place("unpacking", next(self.counter), PARENT))
             add(*arguments)
 
+        def leased(*arguments):
+            lease = lease_one(*arguments)
+            self._reach(Place("leased", next(self.counter), PARENT))
+            return lease
+
         def unlinked(*arguments):
             unlink(*arguments)
             self._reach(Place("unlinked", next(self.counter), PARENT))
 
         engine.prepare, Session._serve, trees._unlink, Extraction._add = prepared, served, unlinked, added
+        lease_one, leases.take = leases.take, leased
         self.counter = iter(range(1 << 20))
         taken = iter(range(1 << 20))
 
@@ -328,14 +348,14 @@ class Command:
 
     def _wrap_table(self):
         """Change the runner's table as the case wants it, and tell of it as it was."""
-        image, table, spawn = runner.image, launch.table, launch.spawn
+        image, table = runner.image, launch.table
         plain, making = [], []
 
         def edited(rows, errors):
             if not making:  # a helper's
                 return image(rows, errors)
             plain[:] = rows
-            return image(self._edited(rows), errors)
+            return image(self._edited(rows, errors), errors)
 
         def made(steps, slots, errors):
             making.append(True)
@@ -344,10 +364,7 @@ class Command:
             self._tell("table", Table(steps, result.counts, plain))
             return result
 
-        def spawned(step, slots, table, keep):
-            return spawn(step, slots, table, [*keep, self.alive])
-
-        runner.image, launch.table, launch.spawn = edited, made, spawned
+        runner.image, launch.table = edited, made
 
     def _wrap_calls(self):
         """Count the calls that the parent makes from its first step to the handover, and fail one of them."""
@@ -381,17 +398,20 @@ class Command:
             setattr(os, name, counted(name, getattr(os, name)))
         Execution.start = started
 
-    def _edited(self, rows):
+    def _edited(self, rows, errors):
         if self.fail is not None:
             return [*rows[: self.fail], FAILING, *rows[self.fail + 1 :]]
-        return rows if self.hold is None else before(rows, self.hold, self._waiting())
+        return rows if self.hold is None else before(rows, self.hold, self._waiting(errors))
 
-    def _waiting(self):
-        """A call that waits; the last argument is for the driver. Nothing is written back: the table can't be."""
+    def _waiting(self, errors):
+        """A call that waits; the last argument is for the driver. Nothing is written back: the table can't be.
+
+        errors: where the runner reports, its one descriptor that is open to the end; the command's death hangs it up.
+        """
         patience = int(PATIENCE).to_bytes(8, "little") + bytes(8)
         if not self.wakes:
             return Row("nanosleep", (patience, 0, 0, 0, 0, HELD))
-        command = self.alive.to_bytes(4, "little") + select.POLLIN.to_bytes(4, "little")
+        command = errors.to_bytes(4, "little") + bytes(4)
         return Row("ppoll", (command, 1, patience, 0, 8, HELD), optional=True)
 
     def _tell(self, kind, value):
@@ -524,6 +544,15 @@ def mounts():
     return {f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines()}
 
 
+def sockets():
+    """The ports that somebody has taken, a line each."""
+    found = set()
+    for protocol in ("tcp", "udp", "tcp6", "udp6"):
+        rows = [line.split() for line in Path("/proc/net", protocol).read_text().splitlines()[1:]]
+        found |= {f"port {protocol} {row[1]}" for row in rows if row[3] in ("0A", "07")}  # that listens, or is bound
+    return found
+
+
 def _state():
     """What a command could change of its own process."""
     return {
@@ -578,11 +607,22 @@ def cgroups(name):
 
 
 def left(command, before):
-    """What is still there of what a command's plan names, and of what it could leave elsewhere, a line each."""
+    """What is still there of what a command's plan names, and of what it could leave elsewhere, a line each.
+
+    The kernel takes its time to end a network, and with it a cable.
+    """
     lines = [f"{kind} {name}" for kind, name in command.names if os.path.lexists(name)]
     if command.names:
         lines += [f"cgroup {path}" for path in cgroups(command.name)]
-    return lines + sorted(command.scene.things() - before)
+    end = time.monotonic() + PATIENCE
+    while cables(found := command.scene.things() - before) and time.monotonic() < end:
+        time.sleep(0.005)
+    return lines + sorted(found)
+
+
+def cables(things):
+    """Those that are ends of a cable to a container."""
+    return [thing for thing in things if thing.startswith("interface tv")]
 
 
 def be_driver():

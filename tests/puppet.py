@@ -78,9 +78,9 @@ def ask_udp(address, port, text="hello", seconds=2.0, source_port=0, tries=1):
     """The answer to a datagram, or None."""
     with socket.socket(_family(address), socket.SOCK_DGRAM) as sock:
         sock.bind(("", source_port))
-        sock.connect((address, port))
         for _ in range(tries):
             try:
+                sock.connect((address, port))
                 sock.send(text.encode())
                 if select.select([sock], [], [], seconds)[0]:
                     return sock.recv(65536).decode("ascii", "replace")
@@ -156,6 +156,7 @@ def _take_all(alive, sock, ours):
     if alive in select.select([alive, sock], [], [])[0]:
         return
     connection, _ = sock.accept()
+    sock.close()  # the next one may listen as soon as this one is told of
     count, sum = 0, hashlib.sha256()
     while data := connection.recv(1 << 20):
         count += len(data)

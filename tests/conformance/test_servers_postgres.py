@@ -14,7 +14,7 @@ START = (
     " -D /var/lib/postgresql/15/main -c config_file=/etc/postgresql/15/main/postgresql.conf -c 'listen_addresses=*'"
     " -c hba_file=/run/hba.conf"
 )
-SCRIPT = f"echo 'host all all all trust' > /run/hba.conf; {START}"
+SCRIPT = f"install -d -o postgres /run/postgresql; echo 'host all all all trust' >/run/hba.conf; {START}"
 
 
 def psql(address, statement):

@@ -72,7 +72,7 @@ def test_processes_and_descriptors_that_are_none(tarbox):
 def test_a_pid_namespace_above_is_no_way_out(tarbox, rootfs_busybox):
     """A PID namespace that isn't below this one can't be joined; from inside a container the host's isn't to be had."""
     script = "unshare --pid --fork --kill-child --mount-proc sh -c '"
-    inner = " ".join(tarbox.command("run", "--pid", "pidfd:9", str(rootfs_busybox), "true"))
+    inner = " ".join(tarbox.command("run", "--net", "none", "--pid", "pidfd:9", str(rootfs_busybox), "true"))
     import subprocess
 
     done = subprocess.run(

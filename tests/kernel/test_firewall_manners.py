@@ -16,9 +16,11 @@ import subprocess
 
 import pytest
 
+import boxes
 import puppets
 from looked import container
-from neighbours import HOST, NEIGHBOUR, ip
+from neighbours import HOST, NEIGHBOUR
+from testhost import interfaces
 
 LOOPBACK = "127.0.0.1"
 NFT = """
@@ -190,7 +192,7 @@ def test_no_rule_is_left_after_the_last_container(tarbox, policy):
 @pytest.mark.parametrize("others", ["none", "one"])
 def test_no_rule_is_left_after_a_command_that_was_killed(tarbox, others):
     """The next command takes away what the killed one left, and nothing of a container that runs."""
-    before, links = rules(), ip("-o", "link")
+    before, links = rules(), interfaces()
     with contextlib.ExitStack() as stack:
         if others == "one":
             other = stack.enter_context(puppets.box(tarbox, "-p", "8081:80"))
@@ -206,7 +208,7 @@ def test_no_rule_is_left_after_a_command_that_was_killed(tarbox, others):
                 assert host.ask_tcp(LOOPBACK, 8081)
             tarbox.output("run", "--rm", "-p", "8080:80", "host", "true")
     assert rules() == before
-    assert ip("-o", "link") == links
+    boxes.until(lambda: interfaces() == links)
 
 
 def test_rules_that_somebody_flushed_come_back_with_the_next_container(tarbox, neighbour):

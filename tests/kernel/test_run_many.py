@@ -24,7 +24,9 @@ def left(tarbox: Tarbox) -> list[Path]:
     state = Path("/run/tarbox", str(tarbox.root).strip("/").replace("-", "%2d").replace("/", "-"))
     folders = (tarbox.root / "scratch", tarbox.root / "journals", state / "journals")
     return [path for folder in folders if folder.exists() for path in folder.iterdir()] + [
-        path for path in state.glob("*") if path.name != "journals"
+        path
+        for path in (*state.glob("*"), *state.glob("networks/*"))
+        if path.name not in ("journals", "networks", "bridge")
     ]
 
 

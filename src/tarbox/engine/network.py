@@ -3,7 +3,8 @@
     ip link add v1 type veth peer name eth0 netns PID; nft add element inet tarbox ports { tcp . 80 : 10.2.0.2 . 80 }
 
 What has to be had before a container can be planned, its addresses and the ports of the host, is taken here; the
-kernel's part are steps. What was taken goes with this process, or by the journal.
+kernel's part are steps. The ports go with this process. A journal says beforehand on which network addresses will be
+taken; that of the plan, which says which ones, takes its place.
 
 man 4 veth, man 8 nft
 """
@@ -19,8 +20,10 @@ from ..networks.addresses import packed, read, text
 from ..networks.routes import uplink_mtu
 from ..networks.steps import AddElements, Forward, MakeNetwork
 from ..networks.store import DEFAULT, Networks
+from ..plan.journal import Journal
 from ..unistd import os
 from . import names
+from .undo import UNDO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +52,13 @@ def wanted(options: RunOptions, uid: int, capabilities: int, warnings: list[str]
         raise UnsupportedError(
             f"{asked}: a plain user may make no interface on the host, so his containers have only loopback",
             "leave it out, give --network host, or run tarbox as root",
+        )
+    if options.userns.startswith("join "):
+        if not asked:
+            return ""
+        raise UnsupportedError(
+            f"{asked}: in a joined user namespace a container's network would be the host's own, and closed to it",
+            "leave it out, or join the network as well: --network container:ID or pid:N",
         )
     lacking, remedy = _lacking(capabilities)
     if not lacking:
@@ -102,10 +112,11 @@ class Attached(names.Attached):
     """What a container has of a network.
 
     end: the name of the host's end of its cable. steps: what is made on the host before there is a process. connected:
-    what is done once there is one. reserved: the ports of the host that were taken for it.
+    what is done once there is one. reserved: the ports of the host that were taken for it. journal: of the addresses,
+    until whoever carries out the plan takes it over.
     """
 
-    __slots__ = ("connected", "end", "held", "network", "reserved", "steps")
+    __slots__ = ("connected", "end", "held", "journal", "network", "reserved", "steps")
 
     def __init__(self, network: Network) -> None:
         super().__init__((), (), network.internal)
@@ -115,6 +126,7 @@ class Attached(names.Attached):
         self.connected: list[Step] = []
         self.held: list[Lease] = []
         self.reserved: Reserved | None = None
+        self.journal: Journal | None = None
 
     def let_go(self) -> None:
         """Let go of the addresses: whoever takes things away by the journal gives them back."""
@@ -123,13 +135,10 @@ class Attached(names.Attached):
 
     def close(self) -> None:
         """Give everything back that was taken here."""
-        if self.held:  # there was no container: nobody else will do it
-            paths = [lease.path for lease in self.held]
-            self.let_go()
-            with leases.Locked(os.path.dirname(paths[0])) as locked:
-                for path in paths:
-                    locked.drop(path.rpartition("/")[2])
-                leases.remove(locked)
+        self.let_go()
+        if self.journal:  # there was no container: nobody else will do it
+            self.journal.clean()  # what can't be done now stays in it
+            self.journal = None
         if self.reserved:
             self.reserved.close()
             self.reserved = None
@@ -146,6 +155,10 @@ def attach(
     network = networks.default(keep) if name in DEFAULT else _found(networks, name)
     attached = Attached(network)
     try:
+        if keep:
+            attached.journal = Journal(roots.journals[0], id, UNDO)
+            folder = networks.leases(network)
+            attached.journal.write([("leases", f"{network.bridge} {firewall.name(roots.data)} {folder}")])
         ports = _ports(attached, options, image, keep, warnings) if options.ports or options.publish_all else []
         own = _addresses(attached, networks, options, id, keep)
         _plan(attached, own, ports, options, id, roots)
@@ -232,7 +245,7 @@ def _plan(
         AddElements(
             table,
             firewall.of_network(network),
-            (*firewall.of_container(end, mac, own), *firewall.of_ports(ports, own)),
+            (*firewall.of_container(network.bridge, end, mac, own), *firewall.of_ports(ports, own)),
             state,
         ),
         Forward(six, table, network.bridge, state),

@@ -319,6 +319,9 @@ def _carry_out(
     slots = Slots()
     slots.descriptors.update(session.slots())
     journals = [Journal(folder, container.id, UNDO) for folder in roots.journals]
+    attached = container.attached
+    if attached and attached.journal:
+        journals[0], attached.journal = attached.journal, None
     kernel_objects, disk_objects = _sort(container.plan.records(), roots.data)
     if container.range and container.range.path:
         kernel_objects.insert(0, ("range", container.range.path))
@@ -328,7 +331,6 @@ def _carry_out(
         execution.receive = lambda listener: learning.start(listener, execution.pid)
     if watch:
         watch.attach(container, execution)
-    attached = container.attached
     try:
         for journal, records in zip(journals, (kernel_objects, disk_objects), strict=True):
             journal.write(records)

@@ -55,6 +55,19 @@ def _network(name: str) -> None:
     idle(*name.split(" ", 2))
 
 
+def _leases(name: str) -> None:
+    from ..networks.teardown import abandon
+
+    abandon(*name.split(" ", 2))
+
+
+def _bridge(name: str) -> None:
+    from ..networks.teardown import remove
+
+    bridge, folder = name.split(" ", 1)
+    remove(bridge, folder)
+
+
 def _lease(path: str) -> None:
     from ..networks.leases import let_go
 
@@ -81,6 +94,8 @@ UNDO: dict[str, Callable[[str], None]] = {
     "cgroup-parent": _cgroup_parent,
     "range": _range,
     "network": _network,
+    "bridge": _bridge,
+    "leases": _leases,
     "lease": _lease,
     "elements": _elements,
 }

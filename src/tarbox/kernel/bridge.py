@@ -79,7 +79,10 @@ class MakeBridge(Step):
 
     def _settings(self) -> list[tuple[str, str]]:
         """Before it is up: what the kernel would do by itself with IPv6, and loopback ports that are published."""
+        # Looking whether somebody has its address takes a second or two, in which it would find no neighbours.
+        sure = [(f"{_IPV6}/{self.name}/accept_dad", "0")] if self.ipv6 else []
         return [
+            *sure,
             (f"{_IPV6}/{self.name}/disable_ipv6", "0" if self.ipv6 else "1"),
             (f"{_IPV6}/{self.name}/accept_ra", "0"),
             (f"{_IPV4}/{self.name}/route_localnet", "1"),
@@ -198,7 +201,7 @@ class ConnectVeth(Step):
 
     def _settings(self) -> tuple[tuple[str, str], ...]:
         if any(len(ip) > 4 for ip, _ in self.addresses):
-            return ((f"{_IPV6}/{INSIDE}/accept_ra", "0"),)
+            return ((f"{_IPV6}/{INSIDE}/accept_ra", "0"), (f"{_IPV6}/{INSIDE}/accept_dad", "0"))
         return ((f"{_IPV6}/{INSIDE}/disable_ipv6", "1"),)
 
     def call(self) -> str:

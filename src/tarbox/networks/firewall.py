@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from errno import ENOENT
 
+from ..errors import UnsupportedError
 from ..kernel import nft_types as types
 from ..kernel.netlink import NetlinkError
 from ..kernel.nftables import Set, add_element, commit, delete_element, delete_table, element_text, open_socket
@@ -32,6 +33,8 @@ SETS = {
         Set("closed4", (types.IFNAME,), comment="between these IPv4 isn't forwarded but for us"),
         Set("closed6", (types.IFNAME,), comment="between these IPv6 isn't forwarded but for us"),
         Set("pairs", (types.IFNAME, types.IFNAME), comment="in and out by the same bridge"),
+        Set("members4", (types.IFNAME, types.IPV4), comment="whose addresses are behind which bridge"),
+        Set("members6", (types.IFNAME, types.IPV6), comment="whose addresses are behind which bridge"),
         Set("ports4", (types.PROTOCOL, types.PORT), _PORT4),
         Set("ports4_at", (types.IPV4, types.PROTOCOL, types.PORT), _PORT4),
         Set("ports6", (types.PROTOCOL, types.PORT), _PORT6),
@@ -97,10 +100,11 @@ def of_bridge(bridge: str, internal: bool) -> tuple[Element, ...]:
     return (*made, Element("inet", "internal", (bridge,))) if internal else tuple(made)
 
 
-def of_container(end: str, mac: str, own: Iterable[tuple[Subnet, int]]) -> tuple[Element, ...]:
+def of_container(bridge: str, end: str, mac: str, own: Iterable[tuple[Subnet, int]]) -> tuple[Element, ...]:
     """What they have to know of a container: as whom it may send. end: the host's end of its cable."""
     made = []
     for subnet, address in own:
+        made.append(Element("inet", f"members{subnet.version}", (bridge, text(subnet.version, address))))
         if subnet.version == 4:
             made.append(Element("bridge", "ends4", (end, mac, text(4, address))))
         else:
@@ -181,8 +185,7 @@ def take_back(table: str, words: str) -> None:
     """Remove the elements of a text that `written` made, as far as they are there."""
     elements = read(words)
     requests = [delete_element(one.family, table, _BY_NAME[one.family, one.set], one.key) for one in elements]
-    with open_socket() as socket:
-        _as_far_as_there(socket, requests)
+    _remove(requests)
     _turn_flows(elements)
 
 
@@ -198,14 +201,21 @@ def forget(table: str, bridge: str) -> None:
     """Remove what is there of a network."""
     elements = of_bridge(bridge, internal=True)
     requests = [delete_element(one.family, table, _BY_NAME[one.family, one.set], one.key) for one in elements]
-    with open_socket() as socket:
-        _as_far_as_there(socket, requests)
+    _remove(requests)
 
 
 def close(table: str) -> None:
     """Remove the tables."""
-    with open_socket() as socket:
-        _as_far_as_there(socket, [delete_table(family, table) for family in SETS])
+    _remove([delete_table(family, table) for family in SETS])
+
+
+def _remove(requests: list[Message]) -> None:
+    try:
+        socket = open_socket()
+    except UnsupportedError:  # a kernel without has none of it
+        return
+    with socket:
+        _as_far_as_there(socket, requests)
 
 
 def _as_far_as_there(socket: Netlink, requests: list[Message]) -> None:

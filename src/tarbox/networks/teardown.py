@@ -3,7 +3,8 @@
     nft delete table inet tarbox; ip link delete tarbox0
 
 A ruleset is gone in a tenth of a millisecond. To delete a bridge takes some forty, in which nobody else may change
-interfaces, so a process of its own does it a moment later, unless another container has come by then.
+interfaces, so a process of its own does it a moment later, unless another container has come by then. That process
+holds a journal which names the bridge: if it is killed, the next command does its work.
 
 man 8 ip-link, man 8 nft
 """
@@ -14,10 +15,12 @@ from ..errors import KernelError
 from ..kernel import links
 from ..kernel.bridge import ALIAS
 from ..kernel.netlink import Netlink
+from ..plan.journal import Journal
 from ..unistd import os
 from . import firewall, leases
 
-_LINGER = 0.25  # seconds that a bridge stays without containers: a loop of short ones needn't make it each time
+LINGER = 0.25  # seconds that a bridge stays without containers: a loop of short ones needn't make it each time
+_BETWEEN, _LONG = 0.02, 10.0  # seconds between two looks at its ports, and for all of them
 _ABSENT = (2, 19)  # ENOENT, ENODEV
 
 
@@ -67,12 +70,29 @@ def _close_left(base: str) -> None:
                 _close(base, table)
 
 
-def remove(bridge: str, folder: str) -> None:
-    """Delete the bridge now, if no container needs it; for who removes a network."""
+def abandon(bridge: str, table: str, folder: str) -> None:
+    """The same after a command that may have ended between taking addresses and saying which."""
+    with leases.Locked(folder) as locked:
+        for name in locked.names():
+            locked.drop(name)
+    idle(bridge, table, folder)
+
+
+def remove(bridge: str, folder: str, patience: float = 1.0) -> None:
+    """Delete the bridge now, if no container needs it.
+
+    patience: seconds that it may take until its ports have gone: the kernel ends a network some time after the last
+    process in it.
+    """
     base = os.path.dirname(folder)
-    if _there(bridge):
+    while True:
         with leases.Locked(base):
-            _delete(bridge, folder)
+            if _delete(bridge, folder):
+                return
+        if patience <= 0:
+            return
+        _sleep(_BETWEEN)
+        patience -= _BETWEEN
 
 
 def _there(bridge: str) -> bool:
@@ -81,20 +101,30 @@ def _there(bridge: str) -> bool:
 
 
 def _later(bridge: str, base: str, folder: str) -> None:
-    """Have another process delete the bridge, which is nobody's child: who calls this needn't wait for it."""
-    child = os.fork()
-    if child:
+    """Have another process delete the bridge; no child of this one, which may live on for long and wait for none."""
+    undo = {"bridge": lambda name: remove(bridge, folder, _LONG)}
+    journal = Journal(f"{os.path.dirname(base)}/journals", f"bridge-{os.urandom(8).hex()}", undo)
+    journal.write([("bridge", f"{bridge} {folder}")])
+    try:
+        child = os.fork()
+        if not child:
+            _clean_soon(journal)
         os.waitpid(child, 0)
-        return
+    finally:
+        journal.close()  # that process holds it on
+
+
+def _clean_soon(journal: Journal) -> None:
+    """In a child: go on as a process of its own, and take away after a moment what the journal names."""
     try:
         if os.fork():
-            return  # and end
+            return
         os.setsid()
         os.chdir("/")
-        os.closerange(0, 1 << 16)
-        _sleep(_LINGER)
-        with leases.Locked(base):
-            _delete(bridge, folder)
+        os.closerange(0, journal.descriptor)
+        os.closerange(journal.descriptor + 1, 1 << 16)
+        _sleep(LINGER)
+        journal.clean()
     finally:
         os._exit(0)
 
@@ -105,16 +135,21 @@ def _sleep(seconds: float) -> None:
     sleep(seconds)
 
 
-def _delete(bridge: str, folder: str) -> None:
+def _delete(bridge: str, folder: str) -> bool:
+    """Delete the bridge unless somebody needs it; False where somebody's cable is still in it."""
     if leases.busy(folder):
-        return
+        return True
     with Netlink() as socket:
         there = links.link(socket, bridge)
-        # A script that `tarbox explain --script` wrote leases nothing, but it has a port, and a remark on the bridge.
-        if not there or there.alias != ALIAS or any(link.master == there.index for link in links.links(socket)):
-            return
+        # A script that `tarbox explain --script` wrote leases nothing, but it leaves a remark on the bridge, and has a
+        # port: then it is for the script to delete it.
+        if not there or there.alias != ALIAS:
+            return True
+        if any(link.master == there.index for link in links.links(socket)):
+            return False
         try:
             socket.send([links.delete(there.index)])
         except KernelError as error:
             if error.errno not in _ABSENT:
                 raise
+    return True

@@ -125,7 +125,7 @@ class Execution:
                 for index in range(spawn + 1, first):
                     self._do(index)
             except TarboxError:
-                if _has_news(ours):  # it failed meanwhile, and that may be why: what it reports is the reason
+                if _has_news(ours):  # why nothing can be done to it any more
                     self._await_program(ours, counts, first)
                 raise
             if self.observe:
@@ -173,10 +173,13 @@ class Execution:
             raise TarboxError("the container's first process died while it was being set up", "see 'dmesg' for why")
 
 
+_DYING = 200  # milliseconds from when a process can't be reached any more until its descriptors are closed
+
+
 def _has_news(channel: Channel) -> bool:
-    """Whether a message has come, or the other end is closed."""
+    """Whether the other side has said something, or has ended."""
     from select import POLLIN, poll
 
     poller = poll()
     poller.register(channel.fileno(), POLLIN)
-    return bool(poller.poll(0))
+    return bool(poller.poll(_DYING))

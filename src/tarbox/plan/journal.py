@@ -47,7 +47,11 @@ class Journal:
         self.descriptor = -1
 
     def write(self, records: Sequence[tuple[str, str]]) -> None:
-        """Put the records down, locked, before any of them is made; raises StorageError."""
+        """Put the records down, locked, before any of them is made; raises StorageError.
+
+        The second time they take the place of the first ones.
+        """
+        before = self.descriptor
         lines = [_HEADER, f"boot {_boot()}", *(f"{kind} {_escape(name)}" for kind, name in records), _END, ""]
         text = os.fsencode("\n".join(lines))
         folder, _, name = self.path.rpartition("/")
@@ -62,13 +66,17 @@ class Journal:
                     os.rename(fresh, self.path)  # under its own name it is whole and locked
                     break
                 except FileNotFoundError:  # a sweep took it for a dead one's between open and flock
-                    self.close()
+                    os.close(self.descriptor)
+                    self.descriptor = before
         except OSError as error:
-            if self.descriptor >= 0:
+            if self.descriptor != before:
                 _unlink(fresh)
-            self.close()
+                os.close(self.descriptor)
+                self.descriptor = before
             hint = "is the disk full or read-only? choose another data root with --root"
             raise StorageError(f"cannot write the journal {self.path}: {error.strerror}", hint) from None
+        if before >= 0:
+            os.close(before)
         self.records = records
 
     def clean(self) -> list[TarboxError]:
