@@ -14,7 +14,16 @@ from errno import ENOENT
 from ..errors import UnsupportedError
 from ..kernel import nft_types as types
 from ..kernel.netlink import NetlinkError
-from ..kernel.nftables import Set, add_element, commit, delete_element, delete_table, element_text, open_socket
+from ..kernel.nftables import (
+    Set,
+    add_element,
+    commit,
+    delete_element,
+    delete_table,
+    element_text,
+    has_table,
+    open_socket,
+)
 from .addresses import BITS, text
 
 TYPE_CHECKING = False
@@ -145,16 +154,14 @@ def add(table: str, elements: Sequence[Element], folder: str) -> bool:
 
     folder: of all networks' state, which is locked.
     """
-    made = False
     requests = [_adding(table, element) for element in elements]
     with open_socket() as socket:
-        try:
+        there = [family for family in SETS if has_table(socket, family, table)]
+        made = len(there) < len(SETS)
+        if made:
+            _make(socket, table, there, requests, folder)
+        else:
             commit(socket, requests)
-        except NetlinkError as error:
-            if error.errno != ENOENT:
-                raise
-            _make(socket, table, requests, folder)
-            made = True
     _turn_flows(elements)
     return made
 
@@ -164,21 +171,15 @@ def _adding(table: str, element: Element) -> Message:
     return add_element(element.family, table, kind, element.key, element.data, exclusive=False)
 
 
-def _make(socket: Netlink, table: str, requests: list[Message], folder: str) -> None:
+def _make(socket: Netlink, table: str, there: Sequence[str], requests: list[Message], folder: str) -> None:
+    """Make the tables with these elements. there: the families of which there is one: somebody took the other away."""
     from ..kernel.nft_tables import create
     from .router import closed
     from .rules import tables
 
-    # One of the two may be there: somebody took the other away.
-    made = [request for one in tables(table) for request in (*_without(one.family, table), *create(one))]
+    made = [delete_table(family, table) for family in there]
+    made += [request for one in tables(table) for request in create(one)]
     commit(socket, [*made, *(_adding(table, element) for element in closed(folder)), *requests])
-
-
-def _without(family: str, table: str) -> tuple[Message, Message]:
-    """The requests after which there is no such table, whether or not there was one."""
-    from ..kernel.nftables import new_table
-
-    return new_table(family, table, exclusive=False), delete_table(family, table)
 
 
 def take_back(table: str, words: str) -> None:
