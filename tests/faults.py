@@ -19,12 +19,12 @@ import pkgutil
 import select
 import signal
 import sys
-import termios
 import time
 from errno import EIO
 from pathlib import Path
 
 import tarbox
+from around import changes, children, mounts, sockets, state
 from tarbox.engine import networks, undo
 from tarbox.engine import run as engine
 from tarbox.engine.mount_options import tmpfs, volume
@@ -33,7 +33,7 @@ from tarbox.engine.roots import Roots
 from tarbox.engine.session import Session
 from tarbox.errors import KernelError, TarboxError
 from tarbox.images.extraction import Extraction
-from tarbox.kernel import runner, seccomp, signals, trees
+from tarbox.kernel import runner, seccomp, trees
 from tarbox.kernel.syscall import syscall
 from tarbox.networks import leases, ports, teardown
 from tarbox.plan.executor import Execution
@@ -98,6 +98,8 @@ class Scene:
         for top in (self.root, state, *self.shared):
             for folder, names, files in os.walk(top):
                 found |= {f"file {os.path.join(folder, name)}" for name in (*names, *files)}
+        # Which subnet the default network has is noted until a boot.
+        found -= {f"file {state}/networks", f"file {state}/networks/bridge"}
         found |= {f"interface {name}" for name in interfaces()} | {f"table {name}" for name in tables()}
         return found | mounts() | sockets()
 
@@ -276,12 +278,12 @@ class Command:
                 os.close(extra)
         self.scene.become()
         self._wrap()
-        state = _state()
+        first = state()
         try:
             result = engine.run(options, self.scene.root, self._observe)
         except TarboxError as error:
             result = f"{error} {' '.join(getattr(error, '__notes__', []))}"
-        self._tell("result", (result, _changes(state, _state(), self.scene.moves)))
+        self._tell("result", (result, changes(first, state(), self.scene.moves)))
 
     def _observe(self, kind, index, process):
         counting, self.counting = self.counting, False
@@ -324,7 +326,7 @@ class Command:
 
         def leased(*arguments):
             lease = lease_one(*arguments)
-            self._reach(Place("leased", next(self.counter), PARENT))
+            self._reach(Place("leased", next(self.leased), PARENT))
             return lease
 
         def unlinked(*arguments):
@@ -333,7 +335,7 @@ class Command:
 
         engine.prepare, Session._serve, trees._unlink, Extraction._add = prepared, served, unlinked, added
         lease_one, leases.take = leases.take, leased
-        self.counter = iter(range(1 << 20))
+        self.counter, self.leased = iter(range(1 << 20)), iter(range(1 << 20))
         taken = iter(range(1 << 20))
 
         def taking(kind, take):
@@ -434,7 +436,7 @@ class Command:
         self.status = os.waitpid(self.pid, 0)[1]
         while alone and self._is_somebody_left():
             if time.monotonic() > self.killed_at + PATIENCE:
-                left = _children(os.getpid())
+                left = children(os.getpid())
                 for process in left:
                     os.kill(process, signal.SIGKILL)
                 assert not left, f"{left} outlive the command"
@@ -483,7 +485,7 @@ class Command:
                 self._kill(victim)
 
     def _kill(self, victim):
-        for process in _children(self.pid) if victim == "child" else [self.pid]:
+        for process in children(self.pid) if victim == "child" else [self.pid]:
             os.kill(process, signal.SIGKILL)
         self.killed_at = time.monotonic()
 
@@ -526,77 +528,13 @@ def before(rows, place, added):
 def _waiting_in(pid):
     """The process below this one that makes a call with the argument HELD, or 0."""
     try:
-        below = _children(pid)
+        below = children(pid)
         for child in below:
             if f" {HELD:#x} " in Path(f"/proc/{child}/syscall").read_text():
                 return child
         return next((found for child in below if (found := _waiting_in(child))), 0)
     except OSError:
         return 0  # it ended meanwhile
-
-
-def _children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def mounts():
-    """The mounts that this process sees, a line each."""
-    return {f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-
-
-def sockets():
-    """The ports that somebody has taken, a line each."""
-    found = set()
-    for protocol in ("tcp", "udp", "tcp6", "udp6"):
-        rows = [line.split() for line in Path("/proc/net", protocol).read_text().splitlines()[1:]]
-        found |= {f"port {protocol} {row[1]}" for row in rows if row[3] in ("0A", "07")}  # that listens, or is bound
-    return found
-
-
-def _state():
-    """What a command could change of its own process."""
-    return {
-        "descriptors": {name: _target(name) for name in os.listdir("/proc/self/fd")},
-        "mounts": {line.split(" ", 3)[3] for line in mounts()},  # without the numbers, which differ in a copy
-        "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")},
-        "children": Path("/proc/self/task", str(os.getpid()), "children").read_text(),
-        "umask": next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Umask")),
-        "directory": os.getcwd(),
-        "signals": signals.set_mask(bytes(8)),
-        "terminal": _modes(),
-    }
-
-
-def _target(name):
-    try:
-        return os.readlink(f"/proc/self/fd/{name}")
-    except OSError:
-        return ""  # of the listing itself
-
-
-def _modes():
-    try:
-        return repr(termios.tcgetattr(1))
-    except termios.error:
-        return ""
-
-
-def _changes(before, after, moved=()):
-    """What is different, a line each; moved: the namespaces that this process may have left for others."""
-    lines = []
-    for name in moved:
-        after["namespaces"][name] = before["namespaces"][name]
-    for key, value in before.items():
-        if after[key] != value and key == "descriptors":
-            opened = {name: target for name, target in after[key].items() if target and name not in value}
-            lines += [f"descriptor {name}: {target}" for name, target in opened.items()]
-        elif key == "mounts":
-            lines += [f"mounted {line}" for line in sorted(after[key] - value)]
-            # What lies on the scratch space may be another command's, which was killed.
-            lines += [f"no longer mounted {line}" for line in sorted(value - after[key]) if "/scratch/" not in line]
-        elif after[key] != value:
-            lines.append(f"{key}: {after[key]!r} instead of {value!r}")
-    return lines
 
 
 def cgroups(name):

@@ -18,6 +18,7 @@ from tarbox.engine.options import RunOptions
 from tarbox.engine.roots import Roots
 from tarbox.kernel import cgroups
 from tarbox.plan.step import PARENT
+from testhost import interfaces
 
 
 @pytest.fixture
@@ -281,16 +282,19 @@ def test_a_command_leaves_a_living_one_alone(plain_folder, rootfs, test_host):
         living = faults.Command(scene, options)
         while not living.places or living.places[-1].kind != "running":
             living.hear_once()
-        told = []
+        told, files = [], [name for _, name in living.names if name.startswith("/")]
+        before = living.scene.things()
         for _ in range(3):
             other = faults.Command(scene, RunOptions(f"{rootfs}:O", ["true"]))
             other.drive(alone=False)
-            told.append((other.answer, [os.path.lexists(name) for _, name in living.names]))
+            found = living.scene.things()
+            told.append((other.answer, all(map(os.path.lexists, files)), before - found))
         living.drive()
-        return told, len(living.names), living.answer, living.said()
+        return told, len(files), living.answer, living.said()
 
     told, count, answer, said = in_child(drive)
-    assert told == [((0, []), [True] * count)] * 3
+    assert told == [((0, []), True, set())] * 3
+    assert count > 5
     assert (answer, said) == ((0, []), "")
 
 
@@ -312,6 +316,37 @@ def test_a_container_that_is_frozen_when_its_command_is_killed(plain_folder, roo
         return killing.wrong, following.answer, following.said(), faults.left(killed, killing.before)
 
     assert in_child(drive) == ([], (0, []), "", [])
+
+
+def test_whoever_deletes_a_bridge_is_killed(tarbox, rootfs_busybox):
+    """A moment after the last container: the next command deletes it, whatever it does itself; or uses it again."""
+    for words in (("--net", "none"), (), ("-p", "8080:80")):
+        before = {entry for entry in os.listdir("/proc") if entry.isdigit()}
+        tarbox.output("run", rootfs_busybox, "true")
+        (bridge,) = interfaces() - {"lo"}
+        (journal,) = _journals(tarbox)
+        holders = [pid for pid in os.listdir("/proc") if pid.isdigit() and pid not in before and _holds(pid, journal)]
+        assert len(holders) == 1
+        os.kill(int(holders[0]), signal.SIGKILL)
+        until(lambda pid=holders[0], journal=journal: not _holds(pid, journal))
+        time.sleep(0.4)
+        assert (interfaces(), _journals(tarbox)) == ({"lo", bridge}, [journal])
+        tarbox.output("run", *words, rootfs_busybox, "true")
+        assert journal not in _journals(tarbox)
+        until(lambda: interfaces() == {"lo"} and not _journals(tarbox))
+
+
+def _journals(tarbox):
+    folder = Roots(str(tarbox.root)).journals[0]
+    return [f"{folder}/{name}" for name in os.listdir(folder)]
+
+
+def _holds(pid, path):
+    """Whether a process has the file open."""
+    try:
+        return any(os.readlink(f"/proc/{pid}/fd/{number}") == path for number in os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("init", [True, False])

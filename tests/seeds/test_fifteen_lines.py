@@ -40,7 +40,9 @@ def by_hand(archive, folder, program="/bin/sh /probe.sh"):
 
 
 def by_tarbox(tarbox, archive, *program):
-    words = tarbox.command("run", "--rm", "-i", "-h", NAME, *LIMITS, archive, *(program or ("/bin/sh", "/probe.sh")))
+    words = tarbox.command(
+        "run", "--rm", "--net", "none", "-i", "-h", NAME, *LIMITS, archive, *(program or ("/bin/sh", "/probe.sh"))
+    )
     return seen.running(words, tarbox.folder, tarbox.environment())
 
 

@@ -152,7 +152,7 @@ def test_a_network_of_ones_own(tarbox, example):
     """Loopback and nothing else: down after `unshare`, up in a container of tarbox's."""
     script = "ip -o link; exit 0"
     hand = subprocess.check_output(["unshare", "-fpmu", "--net", "--mount-proc", "bash", "-c", script], text=True)
-    ours = tarbox.output("run", "--rm", "host", "bash", "-c", script)
+    ours = tarbox.output("run", "--rm", "--net", "none", "host", "bash", "-c", script)
     for told in (hand, ours):
         assert [line.split(": ")[1] for line in told.splitlines()] == ["lo"]
     assert "<LOOPBACK>" in hand
