@@ -178,12 +178,14 @@ def _adding(table: str, element: Element) -> Message:
 def _make(socket: Netlink, table: str, there: Sequence[str], requests: list[Message], folder: str) -> None:
     """Make the tables with these elements. there: the families of which there is one: somebody took the other away."""
     from ..kernel.nft_tables import create
+    from .notes import of_running
     from .router import closed
     from .rules import tables
 
     made = [delete_table(family, table) for family in there]
     made += [request for one in tables(table) for request in create(one)]
-    commit(socket, [*made, *(_adding(table, element) for element in closed(folder)), *requests])
+    made += [_adding(table, element) for element in (*closed(folder), *of_running(folder))]
+    commit(socket, [*made, *requests])
 
 
 def take_back(table: str, words: str) -> None:
@@ -245,6 +247,11 @@ def _as_far_as_there(socket: Netlink, requests: list[Message]) -> None:
 def written(elements: Iterable[Element]) -> str:
     """The keys of elements, for a journal."""
     return ";".join(f"{one.family},{one.set},{','.join(one.key)}" for one in elements)
+
+
+def noted(elements: Iterable[Element]) -> str:
+    """Elements with what they lead to, a line each, to be noted beside a container's addresses: see `notes.py`."""
+    return "".join(f"rule {one.family},{one.set},{','.join(one.key)} {','.join(one.data)}\n" for one in elements)
 
 
 def read(words: str) -> list[Element]:
