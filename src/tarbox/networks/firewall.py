@@ -225,6 +225,11 @@ def _remove(requests: list[Message]) -> None:
     _as_far_as_there(socket, requests)
 
 
+def spent() -> list[int]:
+    """The descriptors by which something was deleted."""
+    return [socket.fileno() for socket in _spent]
+
+
 def let_go() -> None:
     """Close what something was deleted by; quickly done where another process has it as well."""
     while _spent:

@@ -127,24 +127,26 @@ def _later(bridge: str, base: str, folder: str) -> None:
 
 
 def _apart(do: Callable[[], None], *kept: int) -> None:
-    """Do something in a process that is nobody's child, with these descriptors of ours; it closes all others first.
+    """Do something in a process that is nobody's child, with these descriptors of ours and no others.
 
-    So it is the one who waits for the kernel where closing takes its time: see `firewall.py`.
+    Ports of the host, say, are free when this returns. What takes the kernel time to close is closed by that process.
     """
+    slow = firewall.spent()
     child = os.fork()
     if child:
         firewall.let_go()
         os.waitpid(child, 0)
         return
     try:
+        first = 0
+        for descriptor in (*sorted((*kept, *slow)), 1 << 16):
+            os.closerange(first, descriptor)
+            first = descriptor + 1
         if os.fork():
             return
         os.setsid()
         os.chdir("/")
-        first = 0
-        for descriptor in (*sorted(kept), 1 << 16):
-            os.closerange(first, descriptor)
-            first = descriptor + 1
+        firewall.let_go()
         do()
     finally:
         os._exit(0)
