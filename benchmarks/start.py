@@ -158,6 +158,8 @@ def measure(everybody: list[Contender], count: int, warmup: int, errors: int) ->
     with open(os.devnull, "r+b") as null:
         for turn in range(-warmup, count):
             running = [one for one in everybody if not one.why_not]
+            if not running:
+                return
             shift = turn % len(running)
             for one in running[shift:] + running[:shift]:
                 taken = one.once(errors, null.fileno())

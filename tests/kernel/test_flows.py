@@ -8,6 +8,7 @@ import time
 import pytest
 
 import netns
+from boxes import until
 from kernel.test_router import LEFT, Running, plug, until_gone
 from tarbox.kernel import conntrack
 from tarbox.kernel.netlink import NETFILTER, Netlink
@@ -34,7 +35,7 @@ def client():
         made.settimeout(0.5)
         made.connect((LEFT[0], 5353))
         yield made
-    assert not state_files()
+    until(lambda: not state_files())
 
 
 def start(tarbox, name, *options):

@@ -47,6 +47,12 @@ def test_a_connection_ends_with_its_container(tarbox, neighbour):
         assert "next got" in neighbour.ask_tcp(HOST[4], 9000)
 
 
+def test_a_port_is_free_as_soon_as_the_command_has_ended(tarbox, rootfs_busybox):
+    """The same command can be repeated at once, and is by every script that loops."""
+    for _ in range(20):
+        tarbox.output("run", "--rm", "-p", "9000:9000", "-p", "9000:9000/udp", rootfs_busybox, "true")
+
+
 def test_what_was_published_is_gone_with_the_container(tarbox, neighbour):
     """The port is nobody's again: a server of the host's own can have it, and is reached."""
     with puppets.here() as host:

@@ -230,9 +230,6 @@ def _plan(
 ) -> None:
     network = attached.network
     mac = options.mac_address or _mac(own[0], id)
-    lines = (f"container {id}", f"mac {mac}", *(f"port {port.host()} {port.container}" for port in ports))
-    for lease in attached.held:
-        lease.note("".join(f"{line}\n" for line in lines))
     state = f"{roots.state}/networks"
     table = firewall.name(roots.data)
     end = attached.end = firewall.end_of(table, id)
@@ -240,14 +237,14 @@ def _plan(
     gateways = tuple((packed(subnet.version, subnet.gateway), subnet.prefix) for subnet, _ in own)
     six = network.v6 is not None
     held = tuple(lease.path for lease in attached.held)
+    shared = firewall.of_network(network)
+    elements = (*firewall.of_container(network.bridge, end, mac, own), *firewall.of_ports(ports, own))
+    lines = (f"container {id}", f"mac {mac}", *(f"port {port.host()} {port.container}" for port in ports))
+    for lease in attached.held:
+        lease.note("".join(f"{line}\n" for line in lines) + firewall.noted((*shared, *elements)))
     attached.steps = [
         MakeNetwork(network.bridge, gateways, mtu, six, f"{state}/{network.id}", table, held),
-        AddElements(
-            table,
-            firewall.of_network(network),
-            (*firewall.of_container(network.bridge, end, mac, own), *firewall.of_ports(ports, own)),
-            state,
-        ),
+        AddElements(table, shared, elements, state),
         Forward(six, table, network.bridge, state),
     ]
     addresses = tuple((packed(subnet.version, address), subnet.prefix) for subnet, address in own)

@@ -148,6 +148,10 @@ def link_address(mac: str) -> int:
 
 # --- Done ------------------------------------------------------------------------------------------------------------
 
+# Sockets by which something was deleted. Who closes one as the last waits until the kernel has freed that, some twenty
+# milliseconds later, so it is left to a process for which nobody waits: `teardown.py`.
+_spent: list[Netlink] = []
+
 
 def add(table: str, elements: Sequence[Element], folder: str) -> bool:
     """Add elements, and make the tables first where they aren't there; all or nothing. Returns whether they weren't.
@@ -174,12 +178,14 @@ def _adding(table: str, element: Element) -> Message:
 def _make(socket: Netlink, table: str, there: Sequence[str], requests: list[Message], folder: str) -> None:
     """Make the tables with these elements. there: the families of which there is one: somebody took the other away."""
     from ..kernel.nft_tables import create
+    from .notes import of_running
     from .router import closed
     from .rules import tables
 
     made = [delete_table(family, table) for family in there]
     made += [request for one in tables(table) for request in create(one)]
-    commit(socket, [*made, *(_adding(table, element) for element in closed(folder)), *requests])
+    made += [_adding(table, element) for element in (*closed(folder), *of_running(folder))]
+    commit(socket, [*made, *requests])
 
 
 def take_back(table: str, words: str) -> None:
@@ -215,8 +221,19 @@ def _remove(requests: list[Message]) -> None:
         socket = open_socket()
     except UnsupportedError:  # a kernel without has none of it
         return
-    with socket:
-        _as_far_as_there(socket, requests)
+    _spent.append(socket)
+    _as_far_as_there(socket, requests)
+
+
+def spent() -> list[int]:
+    """The descriptors by which something was deleted."""
+    return [socket.fileno() for socket in _spent]
+
+
+def let_go() -> None:
+    """Close what something was deleted by; quickly done where another process has it as well."""
+    while _spent:
+        _spent.pop().close()
 
 
 def _as_far_as_there(socket: Netlink, requests: list[Message]) -> None:
@@ -235,6 +252,11 @@ def _as_far_as_there(socket: Netlink, requests: list[Message]) -> None:
 def written(elements: Iterable[Element]) -> str:
     """The keys of elements, for a journal."""
     return ";".join(f"{one.family},{one.set},{','.join(one.key)}" for one in elements)
+
+
+def noted(elements: Iterable[Element]) -> str:
+    """Elements with what they lead to, a line each, to be noted beside a container's addresses: see `notes.py`."""
+    return "".join(f"rule {one.family},{one.set},{','.join(one.key)} {','.join(one.data)}\n" for one in elements)
 
 
 def read(words: str) -> list[Element]:

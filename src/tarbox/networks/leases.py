@@ -101,7 +101,7 @@ class Locked:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others who look aren't holders
             return None
         except BlockingIOError:
-            return os.read(descriptor, 1 << 16).decode("utf-8", "surrogateescape")
+            return os.read(descriptor, os.fstat(descriptor).st_size).decode("utf-8", "surrogateescape")
         finally:
             os.close(descriptor)
 

@@ -19,6 +19,10 @@ from ..plan.journal import Journal
 from ..unistd import os
 from . import firewall, leases
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 LINGER = 0.25  # seconds that a bridge stays without containers: a loop of short ones needn't make it each time
 _BETWEEN, _LONG = 0.02, 10.0  # seconds between two looks at its ports, and for all of them
 _ABSENT = (2, 19)  # ENOENT, ENODEV
@@ -32,22 +36,28 @@ def idle(bridge: str, table: str, folder: str) -> None:
     base = os.path.dirname(folder)
     if not os.path.isdir(base):
         return
-    last = False
+    if _unused(table, bridge, folder, base) and _there(bridge):
+        _later(bridge, base, folder)
+    else:
+        _apart(lambda: None)
+
+
+def _unused(table: str, bridge: str, folder: str, base: str) -> bool:
+    """Whether this was the network's last container; then the rules forget the network."""
     with leases.Locked(base):
         with leases.Locked(folder) as locked:
             leases.remove(locked)
         if leases.busy(folder):
-            return
-        if leases.any_busy(base):
-            firewall.forget(table, bridge)
-        else:
-            last = True
+            return False
+        last = not leases.any_busy(base)
+        if last:
             _close(base, table)
+        else:
+            firewall.forget(table, bridge)
     if last:
         for other in leases.others(base):
             _close_left(other)
-    if _there(bridge):
-        _later(bridge, base, folder)
+    return True
 
 
 def _close(base: str, table: str) -> None:
@@ -105,26 +115,39 @@ def _later(bridge: str, base: str, folder: str) -> None:
     undo = {"bridge": lambda name: remove(bridge, folder, _LONG)}
     journal = Journal(f"{os.path.dirname(base)}/journals", f"bridge-{os.urandom(8).hex()}", undo)
     journal.write([("bridge", f"{bridge} {folder}")])
+
+    def soon() -> None:
+        _sleep(LINGER)
+        journal.clean()
+
     try:
-        child = os.fork()
-        if not child:
-            _clean_soon(journal)
-        os.waitpid(child, 0)
+        _apart(soon, journal.descriptor)
     finally:
         journal.close()  # that process holds it on
 
 
-def _clean_soon(journal: Journal) -> None:
-    """In a child: go on as a process of its own, and take away after a moment what the journal names."""
+def _apart(do: Callable[[], None], *kept: int) -> None:
+    """Do something in a process that is nobody's child, with these descriptors of ours and no others.
+
+    Ports of the host, say, are free when this returns. What takes the kernel time to close is closed by that process.
+    """
+    slow = firewall.spent()
+    child = os.fork()
+    if child:
+        firewall.let_go()
+        os.waitpid(child, 0)
+        return
     try:
+        first = 0
+        for descriptor in (*sorted((*kept, *slow)), 1 << 16):
+            os.closerange(first, descriptor)
+            first = descriptor + 1
         if os.fork():
             return
         os.setsid()
         os.chdir("/")
-        os.closerange(0, journal.descriptor)
-        os.closerange(journal.descriptor + 1, 1 << 16)
-        _sleep(LINGER)
-        journal.clean()
+        firewall.let_go()
+        do()
     finally:
         os._exit(0)
 
