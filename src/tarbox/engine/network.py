@@ -204,6 +204,7 @@ def _plan(
             firewall.of_network(network),
             (*firewall.of_container(end, mac, own), *firewall.of_ports(ports, own)),
             state,
+            roots.cache,
         ),
     ]
     addresses = tuple((packed(subnet.version, address), subnet.prefix) for subnet, address in own)

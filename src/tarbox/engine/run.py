@@ -24,7 +24,7 @@ from .machine import read_machine
 from .options import HOST, NONE
 from .roots import Roots
 from .session import Session
-from .undo import UNDO, load
+from .undo import UNDO, load, load_network
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -381,6 +381,8 @@ def _carry_out(
 def _begin_to_take_away(container: Container) -> None:
     """While the container is being set up there is time for what needn't wait for its end."""
     load()
+    if container.attached:
+        load_network()
     for step in container.plan.steps:
         if isinstance(step, OpenOverlay) and step.work:
             drop_marker(step.work)

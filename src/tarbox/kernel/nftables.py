@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 FAMILIES = {"inet": 1, "ip": 2, "arp": 3, "netdev": 5, "bridge": 7, "ip6": 10}
 SUBSYSTEM = 10
 NEWTABLE, NEWCHAIN, NEWRULE, NEWSET = 0, 3, 6, 9
-_DELTABLE, _DELRULE, _NEWSETELEM, _DELSETELEM = 2, 8, 12, 14
+_GETTABLE, _DELTABLE, _DELRULE, _NEWSETELEM, _DELSETELEM = 1, 2, 8, 12, 14
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _COMMENT = 0  # of user data; in that of a set it has another number
 _LAST = 1  # flag of an element: the first value that isn't in the interval any more
@@ -89,6 +89,17 @@ def new_table(family: str, name: str, comment: str = "", exclusive: bool = True)
     body = text(1, name) + (attribute(6, remark(_COMMENT, comment)) if comment else b"")
     flags = CREATE | EXCL if exclusive else CREATE
     return message(NEWTABLE, flags, FAMILIES[family], body, f"add table {family} {name}")
+
+
+def has_table(socket: Netlink, family: str, name: str) -> bool:
+    """Whether there is such a table. To find out by a request that fails takes the kernel 10 ms and more."""
+    try:
+        socket.ask(message(_GETTABLE, 0, FAMILIES[family], text(1, name), f"list table {family} {name}"))
+    except NetlinkError as error:
+        if error.errno != ENOENT:
+            raise
+        return False
+    return True
 
 
 def delete_table(family: str, name: str) -> Message:

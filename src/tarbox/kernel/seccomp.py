@@ -47,15 +47,15 @@ def load(profile: str, capabilities: int, cache: str, keep: bool = True) -> tupl
     except (OSError, ValueError) as error:
         raise UsageError(f"the seccomp profile {path!r} can't be read: {_reason(error)}") from error
     try:
-        kept = _kept_name(os.fstat(descriptor), capabilities, cache)
-        found = _read_kept(kept) if kept else None
+        name = _kept_name(os.fstat(descriptor), capabilities, cache)
+        found = _read_kept(name) if name else None
         if found:
             return found
         program, flags = _compile(path, _read_all(descriptor, path), capabilities)
     finally:
         os.close(descriptor)
-    if kept and keep:
-        _keep(kept, program + flags.to_bytes(_FLAG_BYTES, "little"))
+    if name and keep:
+        keep_in(name, program + flags.to_bytes(_FLAG_BYTES, "little"))
     return program, flags
 
 
@@ -75,7 +75,16 @@ def _kept_name(status: os.stat_result, capabilities: int, cache: str) -> str:
 
 
 def _read_kept(path: str) -> tuple[bytes, int] | None:
-    """What is kept in a file, if it is one that this user wrote, that nobody else can write, and that is whole."""
+    """The program and its flags that are kept in a file, if it is whole."""
+    data = kept(path, LARGEST_PROGRAM + _FLAG_BYTES) or b""
+    size = len(data) - _FLAG_BYTES
+    if size <= 0 or size % 8:
+        return None
+    return data[:size], int.from_bytes(data[size:], "little")
+
+
+def kept(path: str, most: int) -> bytes | None:
+    """What is kept in a file, if it is one that this user wrote, and nobody else can write; at most so many bytes."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -84,18 +93,15 @@ def _read_kept(path: str) -> tuple[bytes, int] | None:
         status = os.fstat(descriptor)
         if not S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
             return None
-        data = os.read(descriptor, LARGEST_PROGRAM + _FLAG_BYTES + 1)
+        data = os.read(descriptor, most + 1)
     except OSError:
         return None
     finally:
         os.close(descriptor)
-    size = len(data) - _FLAG_BYTES
-    if size <= 0 or size % 8 or size > LARGEST_PROGRAM:
-        return None
-    return data[:size], int.from_bytes(data[size:], "little")
+    return data if len(data) <= most else None
 
 
-def _keep(path: str, data: bytes) -> None:
+def keep_in(path: str, data: bytes) -> None:
     """Put a file in place whole or not at all; a cache that can't be written isn't missed."""
     temporary = f"{path}.{os.getpid()}"
     try:

@@ -11,10 +11,22 @@ from __future__ import annotations
 
 from errno import ENOENT
 
-from ..errors import UnsupportedError
+from ..errors import TarboxError, UnsupportedError
 from ..kernel import nft_types as types
 from ..kernel.netlink import NetlinkError
-from ..kernel.nftables import Set, add_element, commit, delete_element, delete_table, element_text, open_socket
+from ..kernel.nftables import (
+    Set,
+    add_element,
+    batch,
+    commit,
+    commit_batch,
+    delete_element,
+    delete_table,
+    element_text,
+    has_table,
+    open_socket,
+)
+from ..kernel.seccomp import keep_in, kept
 from .addresses import BITS, text
 
 TYPE_CHECKING = False
@@ -44,6 +56,8 @@ SETS = {
 _BY_NAME = {(family, one.name): one for family, sets in SETS.items() for one in sets}
 _DEFAULT_ROOT = "/var/lib/tarbox"
 _NAME = "tarbox"
+RULES = 1  # goes up when rules.py, or how rules are encoded, changes: a test knows which bytes they are
+_LARGEST = 1 << 16  # bytes of the encoded tables
 NEWER = "icmpv6 taddr"  # what not every nft can spell
 
 
@@ -135,16 +149,17 @@ def link_address(mac: str) -> int:
 # --- Done ------------------------------------------------------------------------------------------------------------
 
 
-def add(table: str, elements: Sequence[Element]) -> None:
-    """Add elements, and make the tables first where they aren't there; all or nothing."""
+def add(table: str, elements: Sequence[Element], cache: str = "") -> None:
+    """Add elements, and make the tables first where they aren't there.
+
+    cache: a directory of one's own where the encoded tables are kept, "" for none.
+    """
     requests = [_adding(table, element) for element in elements]
     with open_socket() as socket:
-        try:
-            commit(socket, requests)
-        except NetlinkError as error:
-            if error.errno != ENOENT:
-                raise
-            _make(socket, table, requests)
+        missing = [family for family in SETS if not has_table(socket, family, table)]
+        if missing:
+            _make(socket, table, missing, cache)
+        commit(socket, requests)
 
 
 def _adding(table: str, element: Element) -> Message:
@@ -152,20 +167,24 @@ def _adding(table: str, element: Element) -> Message:
     return add_element(element.family, table, kind, element.key, element.data, exclusive=False)
 
 
-def _make(socket: Netlink, table: str, requests: list[Message]) -> None:
+def _make(socket: Netlink, table: str, missing: Sequence[str], cache: str) -> None:
+    """Make the tables that are missing: one of the two may be there, if somebody took the other away."""
+    path = f"{cache}/tables-{RULES}-{table}.nft" if cache and len(missing) == len(SETS) else ""
+    datagram = kept(path, _LARGEST) if path else None
+    if datagram:
+        try:
+            commit_batch(socket, datagram)
+            return
+        except TarboxError:  # which request that was the messages know
+            pass
     from ..kernel.nft_tables import create
     from .rules import tables
 
-    # One of the two may be there: somebody took the other away.
-    made = [request for one in tables(table) for request in (*_without(one.family, table), *create(one))]
-    commit(socket, [*made, *requests])
-
-
-def _without(family: str, table: str) -> tuple[Message, Message]:
-    """The requests after which there is no such table, whether or not there was one."""
-    from ..kernel.nftables import new_table
-
-    return new_table(family, table, exclusive=False), delete_table(family, table)
+    requests = [request for one in tables(table) if one.family in missing for request in create(one)]
+    datagram = batch(requests)
+    commit_batch(socket, datagram, requests)
+    if path:
+        keep_in(path, datagram)
 
 
 def take_back(table: str, words: str) -> None:
@@ -187,13 +206,26 @@ def close(table: str) -> None:
     _remove([delete_table(family, table) for family in SETS])
 
 
+_slow: list[Netlink] = []
+
+
 def _remove(requests: list[Message]) -> None:
+    """Have them done, as far as they can be. The socket stays open: see `let_go`."""
     try:
-        socket = open_socket()
+        if not _slow:
+            _slow.append(open_socket())
     except UnsupportedError:  # a kernel without has none of it
         return
-    with socket:
-        _as_far_as_there(socket, requests)
+    _as_far_as_there(_slow[0], requests)
+
+
+def let_go() -> None:
+    """Close the socket by which something was removed.
+
+    The kernel keeps who does so waiting for some 10 ms, until what was removed is free, unless another process has it.
+    """
+    while _slow:
+        _slow.pop().close()
 
 
 def _as_far_as_there(socket: Netlink, requests: list[Message]) -> None:

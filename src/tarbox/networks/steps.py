@@ -58,25 +58,28 @@ class AddElements(Step):
     """Let the rules know of the network, of the container and of its published ports.
 
     table: the name of the rules, in all families. network: elements that stay as long as the network is there. own:
-    those that go with the container. folder: of all networks' state.
+    those that go with the container. folder: of all networks' state. cache: for what can be computed again.
     """
 
-    __slots__ = ("folder", "network", "own", "table")
+    __slots__ = ("cache", "folder", "network", "own", "table")
 
     phase = "host"
     why = "rules are the same for all; a container or a published port is one more element of what they look up"
     man = "nft(8)"
 
-    def __init__(self, table: str, network: tuple[Element, ...], own: tuple[Element, ...], folder: str) -> None:
+    def __init__(
+        self, table: str, network: tuple[Element, ...], own: tuple[Element, ...], folder: str, cache: str = ""
+    ) -> None:
         super().__init__(PARENT)
         self.table = table
         self.network = network
         self.own = own
         self.folder = folder
+        self.cache = cache
 
     def apply(self, slots: Slots) -> None:
         with leases.Locked(self.folder, make=True):
-            firewall.add(self.table, (*self.network, *self.own))
+            firewall.add(self.table, (*self.network, *self.own), self.cache)
 
     def record(self) -> tuple[tuple[str, str], ...]:
         return (("elements", f"{self.table} {firewall.written(self.own)}"),)

@@ -30,19 +30,24 @@ def idle(bridge: str, table: str, folder: str) -> None:
     folder: where the network's addresses are leased.
     """
     base = os.path.dirname(folder)
-    if not os.path.isdir(base):
-        return
-    with leases.Locked(base):
-        with leases.Locked(folder) as locked:
-            leases.remove(locked)
-        if leases.busy(folder):
-            return
-        if any(leases.busy(f"{base}/{name}") for name in os.listdir(base) if os.path.isdir(f"{base}/{name}")):
-            firewall.forget(table, bridge)
-        else:
-            firewall.close(table)
-    if _there(bridge):
-        _later(bridge, base, folder)
+    if os.path.isdir(base):
+        with leases.Locked(base):
+            unused = _forget(bridge, table, base, folder)
+        _later(bridge if unused and _there(bridge) else "", base, folder)
+        firewall.let_go()
+
+
+def _forget(bridge: str, table: str, base: str, folder: str) -> bool:
+    """Have the rules forget a network, if nobody is on it; whether nobody is. The caller holds the lock."""
+    with leases.Locked(folder) as locked:
+        leases.remove(locked)
+    if leases.busy(folder):
+        return False
+    if any(leases.busy(f"{base}/{name}") for name in os.listdir(base) if os.path.isdir(f"{base}/{name}")):
+        firewall.forget(table, bridge)
+    else:
+        firewall.close(table)
+    return True
 
 
 def abandon(bridge: str, table: str, folder: str) -> None:
@@ -76,10 +81,17 @@ def _there(bridge: str) -> bool:
 
 
 def _later(bridge: str, base: str, folder: str) -> None:
-    """Have another process delete the bridge; no child of this one, which may live on for long and wait for none."""
-    undo = {"bridge": lambda name: remove(bridge, folder, _LONG)}
-    journal = Journal(f"{os.path.dirname(base)}/journals", f"bridge-{os.urandom(8).hex()}", undo)
-    journal.write([("bridge", f"{bridge} {folder}")])
+    """Have another process delete the bridge, if one is named, and wait for the kernel to free rules.
+
+    It is no child of this one, which may live on for long and wait for none.
+    """
+    journal = Journal(
+        f"{os.path.dirname(base)}/journals",
+        f"bridge-{os.urandom(8).hex()}",
+        {"bridge": lambda name: remove(bridge, folder, _LONG)},
+    )
+    if bridge:
+        journal.write([("bridge", f"{bridge} {folder}")])
     try:
         child = os.fork()
         if not child:
@@ -96,10 +108,11 @@ def _clean_soon(journal: Journal) -> None:
             return
         os.setsid()
         os.chdir("/")
-        os.closerange(0, journal.descriptor)
+        os.closerange(0, max(0, journal.descriptor))
         os.closerange(journal.descriptor + 1, 1 << 16)
-        _sleep(LINGER)
-        journal.clean()
+        if journal.descriptor >= 0:
+            _sleep(LINGER)
+            journal.clean()
     finally:
         os._exit(0)
 
