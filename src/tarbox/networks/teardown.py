@@ -34,7 +34,6 @@ def idle(bridge: str, table: str, folder: str) -> None:
         with leases.Locked(base):
             unused = _forget(bridge, table, base, folder)
         _later(bridge if unused and _there(bridge) else "", base, folder)
-        firewall.let_go()
 
 
 def _forget(bridge: str, table: str, base: str, folder: str) -> bool:
@@ -96,6 +95,7 @@ def _later(bridge: str, base: str, folder: str) -> None:
         child = os.fork()
         if not child:
             _clean_soon(journal)
+        firewall.let_go()  # while it has them as well, so that this process doesn't wait
         os.waitpid(child, 0)
     finally:
         journal.close()  # that process holds it on
@@ -108,13 +108,20 @@ def _clean_soon(journal: Journal) -> None:
             return
         os.setsid()
         os.chdir("/")
-        os.closerange(0, max(0, journal.descriptor))
-        os.closerange(journal.descriptor + 1, 1 << 16)
+        _close_all_but(journal.descriptor, *firewall.open_for_long())
+        _sleep(LINGER)
         if journal.descriptor >= 0:
-            _sleep(LINGER)
             journal.clean()
     finally:
         os._exit(0)
+
+
+def _close_all_but(*kept: int) -> None:
+    last = -1
+    for descriptor in sorted(kept):
+        os.closerange(last + 1, descriptor)
+        last = max(last, descriptor)
+    os.closerange(last + 1, 1 << 16)
 
 
 def _sleep(seconds: float) -> None:
