@@ -5,7 +5,7 @@ options ─► source, config ─► plan ─► journal ─► execution ─►
 
 from __future__ import annotations
 
-from ..errors import ImageNotFoundError, KernelError, TarboxError, UnsupportedError
+from ..errors import ImageNotFoundError, KernelError, TarboxError, UnsupportedError, UsageError
 from ..images import source
 from ..kernel import cgroups, signals
 from ..kernel.mounts import MakeSource
@@ -189,18 +189,27 @@ def _attach(
     warnings: list[str],
 ) -> Attached | None:
     """Take what the container needs of a network; None where it has none, the host's, or somebody else's."""
-    if options.network in (NONE, HOST) or options.network.startswith("/"):
-        return None
-    if machine.uid and not (options.network or options.ports or options.publish_all):
-        options.network = NONE
-        return None
-    from . import network
+    default = not (options.network or options.ports or options.publish_all)
+    if options.network in (NONE, HOST) or options.network.startswith("/") or (machine.uid and default):
+        name = ""
+    else:
+        from . import network
 
-    name = network.wanted(options, machine.uid, machine.capabilities)
+        name = network.wanted(options, machine.uid, machine.capabilities)
     if not name:
-        options.network = NONE
+        options.network = options.network or NONE
+        _refuse_addresses(options)
         return None
     return network.attach(name, options, image, id, roots, keep, warnings)
+
+
+def _refuse_addresses(options: RunOptions) -> None:
+    for option, value in (("--ip", options.ip), ("--ip6", options.ip6), ("--mac-address", options.mac_address)):
+        if value:
+            raise UsageError(
+                f"{option} {value} can't be had with --network {options.network}: it makes no interface",
+                "leave it out, or choose another network",
+            )
 
 
 def _planned(
