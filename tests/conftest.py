@@ -24,6 +24,7 @@ from pathlib import Path
 
 import pytest
 
+import neighbours
 import roots
 import testhost
 
@@ -271,6 +272,41 @@ def debian_tar(test_host: testhost.TestHost) -> Path:
 def debian_fish_tar(test_host: testhost.TestHost) -> Path:
     """A Debian with fish and redis-server as a tarball of about 200 MB, made once and kept between runs."""
     return roots.debian(test_host, "minbase", "fish", "redis-server", "procps", "python3-minimal")
+
+
+@pytest.fixture(scope="session")
+def debian_servers_tar(test_host: testhost.TestHost) -> Path:
+    """A Debian with servers that everybody knows, as a tarball of about 500 MB, made once and kept between runs."""
+    servers = ("nginx-light", "redis-server", "postgresql", "iperf3")
+    tools = ("iproute2", "iputils-ping", "curl", "netcat-openbsd", "python3-minimal")
+    return roots.debian(test_host, "minbase", *servers, *tools)
+
+
+@pytest.fixture(scope="session")
+def debian_servers(debian_servers_tar: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same unpacked, as an image that no container changes."""
+    folder = tmp_path_factory.mktemp("servers")
+    subprocess.run(["tar", "--numeric-owner", "-C", folder, "-xf", debian_servers_tar], check=True)
+    return f"{folder}:O"
+
+
+@pytest.fixture(scope="module")
+def lasting_tarbox(request: pytest.FixtureRequest, test_host: testhost.TestHost, tmp_path_factory):
+    """A tarbox command for all tests of a module: its containers may outlive a test, but not the module."""
+    number = request.config.stash[MARK]
+    before = testhost.Snapshot(number)
+    command = Tarbox(test_host, tmp_path_factory.mktemp("lasting"))
+    yield command
+    assert not command.leftovers()
+    left = testhost.left_in_test_host(before, number)
+    assert not left, "left behind: " + "; ".join(left)
+
+
+@pytest.fixture
+def neighbour():
+    """Another machine on the test host's network, which does what it is told: see neighbours.py."""
+    with neighbours.neighbour() as machine:
+        yield machine
 
 
 sys.dont_write_bytecode = True  # the checkout may be shown to containers; leave no root-owned caches in it

@@ -19,12 +19,12 @@ import pkgutil
 import select
 import signal
 import sys
-import termios
 import time
 from errno import EIO
 from pathlib import Path
 
 import tarbox
+from around import changes, children, mounts, sockets, state
 from tarbox.engine import networks, undo
 from tarbox.engine import run as engine
 from tarbox.engine.mount_options import tmpfs, volume
@@ -33,7 +33,7 @@ from tarbox.engine.roots import Roots
 from tarbox.engine.session import Session
 from tarbox.errors import KernelError, TarboxError
 from tarbox.images.extraction import Extraction
-from tarbox.kernel import runner, seccomp, signals, trees
+from tarbox.kernel import runner, seccomp, trees
 from tarbox.kernel.syscall import syscall
 from tarbox.networks import leases, ports, teardown
 from tarbox.plan.executor import Execution
@@ -278,12 +278,12 @@ class Command:
                 os.close(extra)
         self.scene.become()
         self._wrap()
-        state = _state()
+        first = state()
         try:
             result = engine.run(options, self.scene.root, self._observe)
         except TarboxError as error:
             result = f"{error} {' '.join(getattr(error, '__notes__', []))}"
-        self._tell("result", (result, _changes(state, _state(), self.scene.moves)))
+        self._tell("result", (result, changes(first, state(), self.scene.moves)))
 
     def _observe(self, kind, index, process):
         counting, self.counting = self.counting, False
@@ -303,7 +303,6 @@ class Command:
 
     def _wrap(self):
         """Put our observers around what has none."""
-        self.alive = os.pidfd_open(os.getpid())
         self._wrap_table()
         self._wrap_calls()
         teardown.LINGER = 0.01
@@ -351,14 +350,14 @@ class Command:
 
     def _wrap_table(self):
         """Change the runner's table as the case wants it, and tell of it as it was."""
-        image, table, spawn = runner.image, launch.table, launch.spawn
+        image, table = runner.image, launch.table
         plain, making = [], []
 
         def edited(rows, errors):
             if not making:  # a helper's
                 return image(rows, errors)
             plain[:] = rows
-            return image(self._edited(rows), errors)
+            return image(self._edited(rows, errors), errors)
 
         def made(steps, slots, errors):
             making.append(True)
@@ -367,10 +366,7 @@ class Command:
             self._tell("table", Table(steps, result.counts, plain))
             return result
 
-        def spawned(step, slots, table, keep):
-            return spawn(step, slots, table, [*keep, self.alive])
-
-        runner.image, launch.table, launch.spawn = edited, made, spawned
+        runner.image, launch.table = edited, made
 
     def _wrap_calls(self):
         """Count the calls that the parent makes from its first step to the handover, and fail one of them."""
@@ -404,17 +400,20 @@ class Command:
             setattr(os, name, counted(name, getattr(os, name)))
         Execution.start = started
 
-    def _edited(self, rows):
+    def _edited(self, rows, errors):
         if self.fail is not None:
             return [*rows[: self.fail], FAILING, *rows[self.fail + 1 :]]
-        return rows if self.hold is None else before(rows, self.hold, self._waiting())
+        return rows if self.hold is None else before(rows, self.hold, self._waiting(errors))
 
-    def _waiting(self):
-        """A call that waits; the last argument is for the driver. Nothing is written back: the table can't be."""
+    def _waiting(self, errors):
+        """A call that waits; the last argument is for the driver. Nothing is written back: the table can't be.
+
+        errors: where the runner reports, its one descriptor that is open to the end; the command's death hangs it up.
+        """
         patience = int(PATIENCE).to_bytes(8, "little") + bytes(8)
         if not self.wakes:
             return Row("nanosleep", (patience, 0, 0, 0, 0, HELD))
-        command = self.alive.to_bytes(4, "little") + select.POLLIN.to_bytes(4, "little")
+        command = errors.to_bytes(4, "little") + bytes(4)
         return Row("ppoll", (command, 1, patience, 0, 8, HELD), optional=True)
 
     def _tell(self, kind, value):
@@ -437,7 +436,7 @@ class Command:
         self.status = os.waitpid(self.pid, 0)[1]
         while alone and self._is_somebody_left():
             if time.monotonic() > self.killed_at + PATIENCE:
-                left = _children(os.getpid())
+                left = children(os.getpid())
                 for process in left:
                     os.kill(process, signal.SIGKILL)
                 assert not left, f"{left} outlive the command"
@@ -486,7 +485,7 @@ class Command:
                 self._kill(victim)
 
     def _kill(self, victim):
-        for process in _children(self.pid) if victim == "child" else [self.pid]:
+        for process in children(self.pid) if victim == "child" else [self.pid]:
             os.kill(process, signal.SIGKILL)
         self.killed_at = time.monotonic()
 
@@ -529,77 +528,13 @@ def before(rows, place, added):
 def _waiting_in(pid):
     """The process below this one that makes a call with the argument HELD, or 0."""
     try:
-        below = _children(pid)
+        below = children(pid)
         for child in below:
             if f" {HELD:#x} " in Path(f"/proc/{child}/syscall").read_text():
                 return child
         return next((found for child in below if (found := _waiting_in(child))), 0)
     except OSError:
         return 0  # it ended meanwhile
-
-
-def _children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def mounts():
-    """The mounts that this process sees, a line each."""
-    return {f"mount {line}" for line in Path("/proc/self/mountinfo").read_text().splitlines()}
-
-
-def sockets():
-    """The ports that somebody has taken, a line each."""
-    found = set()
-    for protocol in ("tcp", "udp", "tcp6", "udp6"):
-        rows = [line.split() for line in Path("/proc/net", protocol).read_text().splitlines()[1:]]
-        found |= {f"port {protocol} {row[1]}" for row in rows if row[3] in ("0A", "07")}  # that listens, or is bound
-    return found
-
-
-def _state():
-    """What a command could change of its own process."""
-    return {
-        "descriptors": {name: _target(name) for name in os.listdir("/proc/self/fd")},
-        "mounts": {line.split(" ", 3)[3] for line in mounts()},  # without the numbers, which differ in a copy
-        "namespaces": {name: os.readlink(f"/proc/self/ns/{name}") for name in os.listdir("/proc/self/ns")},
-        "children": Path("/proc/self/task", str(os.getpid()), "children").read_text(),
-        "umask": next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Umask")),
-        "directory": os.getcwd(),
-        "signals": signals.set_mask(bytes(8)),
-        "terminal": _modes(),
-    }
-
-
-def _target(name):
-    try:
-        return os.readlink(f"/proc/self/fd/{name}")
-    except OSError:
-        return ""  # of the listing itself
-
-
-def _modes():
-    try:
-        return repr(termios.tcgetattr(1))
-    except termios.error:
-        return ""
-
-
-def _changes(before, after, moved=()):
-    """What is different, a line each; moved: the namespaces that this process may have left for others."""
-    lines = []
-    for name in moved:
-        after["namespaces"][name] = before["namespaces"][name]
-    for key, value in before.items():
-        if after[key] != value and key == "descriptors":
-            opened = {name: target for name, target in after[key].items() if target and name not in value}
-            lines += [f"descriptor {name}: {target}" for name, target in opened.items()]
-        elif key == "mounts":
-            lines += [f"mounted {line}" for line in sorted(after[key] - value)]
-            # What lies on the scratch space may be another command's, which was killed.
-            lines += [f"no longer mounted {line}" for line in sorted(value - after[key]) if "/scratch/" not in line]
-        elif after[key] != value:
-            lines.append(f"{key}: {after[key]!r} instead of {value!r}")
-    return lines
 
 
 def cgroups(name):

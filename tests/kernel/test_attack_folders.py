@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_another_users_set_uid_program_is_the_way_that_is_closed(plain_folder, b
 def test_inside_the_files_can_be_read_by_all_and_run_by_nobody(tarbox, rootfs_busybox):
     script = "cat /etc/hosts /etc/hostname /etc/resolv.conf && grep ' /etc/' /proc/self/mountinfo"
     told = tarbox.output("run", "--rm", "-u", "guest", "--hostname", "box", rootfs_busybox, "sh", "-c", script)
-    assert "127.0.1.1\tbox\n" in told
+    assert re.search(r"^[\d.]+\tbox$", told, re.MULTILINE)
     mounts = [line.split() for line in told.splitlines() if " /etc/" in line]
     assert [mount[4] for mount in mounts] == ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"]
     for mount in mounts:

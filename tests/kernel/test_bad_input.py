@@ -54,7 +54,6 @@ def refused(done: subprocess.CompletedProcess[str], said: str, code: int = 125) 
         (("--cpus", "1000", "host"), "more than this machine has"),
         (("--cap-add", "NOPE", "host"), "NOPE"),
         (("--stop-signal", "NOPE", "host"), "NOPE"),
-        (("--net", "bridge", "host"), "bridge"),
         (("-w", "relative", "host"), "not an absolute path"),
         (("-h", "a" * 5000, "host"), "5000 characters is too long"),
         (("-h", "two\nlines", "host"), "host name"),

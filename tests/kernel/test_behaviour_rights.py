@@ -44,7 +44,7 @@ ROUTES = {
 @pytest.mark.parametrize("options", [(), ("--net", "host"), ("-u", "guest"), ("--cap-add", "SYS_ADMIN")], ids=" ".join)
 def test_without_net_admin_no_route_is_changed(tarbox, image, options):
     before = ROUTES_FILE.read_text()
-    said = ask(tarbox, *options, f"{image}:O", **ROUTES)
+    said = ask(tarbox, "--net", "none", *options, f"{image}:O", **ROUTES)
     assert not [name for name, answer in said.items() if "done" in answer], said
     for name in ("add", "address", "link"):
         assert "Operation not permitted" in said[name]
@@ -54,7 +54,7 @@ def test_without_net_admin_no_route_is_changed(tarbox, image, options):
 def test_with_net_admin_they_are_the_containers_to_change(tarbox, image):
     """Its own network's, while the host's stay as they are."""
     before = ROUTES_FILE.read_text()
-    said = ask(tarbox, "--cap-add", "NET_ADMIN", f"{image}:O", **ROUTES, routes="ip route")
+    said = ask(tarbox, "--net", "none", "--cap-add", "NET_ADMIN", f"{image}:O", **ROUTES, routes="ip route")
     assert [said[name] for name in ("add", "address", "down")] == ["done"] * 3
     assert "done" not in said["setting"], "what is read-only stays so: --sysctl is for that"
     assert ROUTES_FILE.read_text() == before

@@ -80,7 +80,7 @@ def test_the_hosts_ip_in_a_containers_network(tarbox, rootfs_busybox):
         short = next(id[:size] for size in range(6, 13) if not id[:size].isdecimal() or size == 12)
         for word in (id, id[:12], short, str(pid)):
             told = tarbox.output("enter", "--net", word, "--", "ip", "-o", "link")
-            assert re.fullmatch(r"1: lo: .*\n", told)
+            assert re.fullmatch(r"1: lo: .*\n\d+: eth0@.*\n", told)
         assert tarbox.output("enter", "--uts", id[:12], "hostname") == id[:12] + "\n"
         own = tarbox.output("enter", "--all", id, "sh", "-c", "ls /; hostname; echo $$; cat /proc/self/cgroup; pwd")
         assert "linuxrc" in own
@@ -264,7 +264,7 @@ def test_a_debugger_is_not_in_the_containers_group(tarbox, rootfs_busybox):
             "ls -d /proc/[0-9]* | head -1; cat /proc/1/comm; hostname; ls /proc/1/root/linuxrc; grep -c : /proc/net/dev"
         )
         told = tarbox.output("debug", id, "sh", "-c", script, cwd="/usr").split()
-        assert told == ["/proc/1", "cat", id[:12], "/proc/1/root/linuxrc", "1"]
+        assert told == ["/proc/1", "cat", id[:12], "/proc/1/root/linuxrc", "2"]
         assert tarbox.output("debug", id, "pwd", cwd="/usr") == "/usr\n"
         assert f"tarbox-{id}" not in tarbox.output("debug", id, "cat", "/proc/1/root/proc/self/cgroup")
         with running(*tarbox.command("debug", id, "cat"), depth=1) as inside:

@@ -328,7 +328,7 @@ def test_whoever_deletes_a_bridge_is_killed(tarbox, rootfs_busybox):
         holders = [pid for pid in os.listdir("/proc") if pid.isdigit() and pid not in before and _holds(pid, journal)]
         assert len(holders) == 1
         os.kill(int(holders[0]), signal.SIGKILL)
-        until(lambda pid=holders[0]: not _holds(pid, journal))
+        until(lambda pid=holders[0], journal=journal: not _holds(pid, journal))
         time.sleep(0.4)
         assert (interfaces(), _journals(tarbox)) == ({"lo", bridge}, [journal])
         tarbox.output("run", *words, rootfs_busybox, "true")

@@ -23,8 +23,11 @@ def left(tarbox: Tarbox) -> list[Path]:
     """What there is besides empty folders and the cache."""
     state = Path("/run/tarbox", str(tarbox.root).strip("/").replace("-", "%2d").replace("/", "-"))
     folders = (tarbox.root / "scratch", tarbox.root / "journals", state / "journals")
-    return [path for folder in folders if folder.exists() for path in folder.iterdir()] + [
-        path for path in state.glob("*") if path.name != "journals"
+    there = [path for folder in folders if folder.exists() for path in folder.iterdir()]
+    return [path for path in there if not path.name.startswith("bridge-")] + [  # the bridge goes a moment later
+        path
+        for path in (*state.glob("*"), *state.glob("networks/*"))
+        if path.name not in ("journals", "networks", "bridge")
     ]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import roots
 from inside import ask
+from kernel.test_session_terminal import Terminal
 
 AUTO = ("--userns", "auto")
 
@@ -359,6 +360,54 @@ def test_a_plain_user_is_told_why_not(plain_tarbox, plain_folder, words, said):
     assert done.returncode == 125
     assert done.stderr.startswith(f"tarbox: {said}")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("more", [(), ("--root-tmpfs", "8m")], ids=["", "memory"])
+def test_a_volume_whose_changes_are_thrown_away_is_mapped(tarbox, rootfs_busybox, data, more):
+    """Its files are the container's, also those of root's that nobody else may read; what is written goes."""
+    volume = ("-v", f"{data}:/d:O,idmap")
+    before = {path.name: (path.read_text(), ids(path)) for path in data.iterdir()}
+    said = ask(
+        tarbox, *AUTO, *more, *volume, f"{rootfs_busybox}:O",
+        own="stat -c %u:%g /d /d/mine /d/roots", read="cat /d/roots",
+        change="echo new >/d/roots && chown 5:5 /d/mine && rm /d/mine && touch /d/x && stat -c %u /d/x /d/roots",
+    )  # fmt: skip
+    assert said["own"].split() == ["1000:1000", "1000:1000", "0:0"]
+    assert (said["read"], said["change"].split()) == ("secret", ["0", "0"])
+    assert {path.name: (path.read_text(), ids(path)) for path in data.iterdir()} == before
+    said = ask(
+        tarbox, *AUTO, "-v", f"{data}:/d:O", f"{rootfs_busybox}:O", own="stat -c %u /d/roots", read="cat /d/roots"
+    )
+    assert said["own"] == "65534"
+    assert "denied" in said["read"]
+    said = ask(
+        tarbox,
+        *AUTO,
+        "-v",
+        f"{data}:/d:ro,O,idmap",
+        f"{rootfs_busybox}:O",
+        write="touch /d/x",
+        own="stat -c %u /d/roots",
+    )
+    assert ("Read-only" in said["write"], said["own"]) == (True, "0")
+    told = tarbox.output(
+        "isolate", "--userns=auto", "-v", f"{data}:/mnt:O,idmap", "sh", "-c", "cat /mnt/roots; rm /mnt/roots"
+    )
+    assert told == "secret\n"
+    assert (data / "roots").exists()
+    done = tarbox("run", *volume, f"{rootfs_busybox}:O", "true")
+    assert (done.returncode, "the container has the host's ids" in done.stderr) == (125, True)
+
+
+def test_terminals_belong_to_the_container(tarbox, rootfs_busybox):
+    """The directory that they are in, what makes them, and the container's own."""
+    script = "stat -c %u:%g /dev/pts /dev/pts/ptmx /dev/pts/0; id -u"
+    terminal = Terminal(*tarbox.command("run", "-it", *AUTO, f"{rootfs_busybox}:O", "sh", "-c", f"{script}; echo on"))
+    try:
+        assert terminal.expect("on").split()[:4] == ["0:0", "0:0", "0:5", "0"]
+        assert terminal.wait() == 0
+    finally:
+        terminal.close()
 
 
 def test_a_disk_that_cant_be_mapped_says_so(tarbox, rootfs_busybox):

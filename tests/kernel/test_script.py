@@ -108,7 +108,7 @@ def test_a_directory(tarbox, image):
     check_same(tarbox, "-h", "box", image)
 
 
-NETWORK = "ip address; ip route; ip -6 route; cat /etc/hosts; [ ! -e /proc/net/if_inet6 ] || cat /proc/net/if_inet6"
+NETWORK = "ip address; ip route; ip -6 route; cat /etc/hosts; [ ! -e /proc/net/if_inet6 ] || sort /proc/net/if_inet6"
 
 
 def test_a_network_with_a_published_port(tarbox, image):

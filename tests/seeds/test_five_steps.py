@@ -41,7 +41,19 @@ def by_hand(folder, program="/bin/sh /probe.sh"):
 
 def by_tarbox(tarbox, folder, *program):
     image = f"{folder}/skeletonfs:O"
-    words = ("run", "--rm", "-i", "-h", NAME, "--root-tmpfs", "50m", image, *(program or ("sh", "/probe.sh")))
+    words = (
+        "run",
+        "--rm",
+        "--net",
+        "none",
+        "-i",
+        "-h",
+        NAME,
+        "--root-tmpfs",
+        "50m",
+        image,
+        *(program or ("sh", "/probe.sh")),
+    )
     return tarbox.command(*words), folder, tarbox.environment()
 
 

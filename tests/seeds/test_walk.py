@@ -200,11 +200,10 @@ def test_a_pair_of_interfaces_and_a_bridge(tarbox, example):
             done = subprocess.run([*start, "python3", "-c", REACH, to])
             assert done.returncode == 111, "ECONNREFUSED: it was reached, and nobody listens"
         # A machine beyond the host, of which the host is the router: it sees the host's address.
-        with beyond() as (there, to):
-            with subprocess.Popen([*there, "python3", "-c", TELL], stdout=subprocess.PIPE, text=True) as telling:
-                assert telling.stdout.readline() == "listening\n"
-                assert subprocess.run([*inside, "python3", "-c", REACH.replace("9)", "99)"), to]).returncode == 0
-                assert telling.stdout.readline() == "10.77.0.1\n"
+        with beyond() as (listening, to):
+            assert listening.readline() == "listening\n"
+            assert subprocess.run([*inside, "python3", "-c", REACH.replace("9)", "99)"), to]).returncode == 0
+            assert listening.readline() == "10.77.0.1\n"
 
 
 REACH = "import socket, sys; s = socket.socket(); s.settimeout(10); sys.exit(s.connect_ex((sys.argv[1], 9)))"
@@ -216,7 +215,7 @@ TELL = (
 
 @contextlib.contextmanager
 def beyond():
-    """A network namespace with a machine behind another interface of the host's; how to run there, its address."""
+    """A machine behind another interface of the host's, which tells of who connects to it; its address."""
     process = subprocess.Popen(["unshare", "-n", "cat"], stdin=subprocess.PIPE)
     there = ["nsenter", f"--net=/proc/{process.pid}/ns/net"]
     try:
@@ -230,7 +229,8 @@ def beyond():
             [*there, "ip", "link", "set", "eth0", "up"],
         ):
             subprocess.run(words, check=True)
-        yield there, "10.77.0.2"
+        with subprocess.Popen([*there, "python3", "-c", TELL], stdout=subprocess.PIPE, text=True) as telling:
+            yield telling.stdout, "10.77.0.2"
     finally:
         process.communicate()
 

@@ -383,6 +383,27 @@ def test_what_cannot_be_done_yet_is_refused_by_its_path(tmp_path: Path, edits: d
     assert f"v.json: $.devices[0].containerEdits.{next(iter(edits))}: " in str(raised.value)
 
 
+def test_a_hook_is_refused_by_its_name_with_what_to_do(tmp_path: Path) -> None:
+    hooks = [
+        {
+            "hookName": "createContainer",
+            "path": "/usr/bin/nvidia-cdi-hook",
+            "args": ["nvidia-cdi-hook", "create-symlinks"],
+        },
+        {"hookName": "createRuntime", "path": "/bin/other"},
+    ]
+    with pytest.raises(UnsupportedError) as raised:
+        made_with(tmp_path, {"hooks": hooks})
+    assert (
+        "while the container is made, /usr/bin/nvidia-cdi-hook (createContainer) and /bin/other (createRuntime)"
+        in str(raised.value)
+    )
+    assert (
+        "take it out of a copy of the file, see --cdi-spec-dir, and have the container's command do"
+        in raised.value.hint
+    )
+
+
 def test_a_plain_users_container_is_told_what_it_lacks(tmp_path: Path) -> None:
     nodes = [{"path": "/dev/a", "hostPath": "/dev/null", "uid": 12}]
     made, found = made_with(tmp_path, {"deviceNodes": nodes, "additionalGids": [44]}, uid=1000)

@@ -10,7 +10,7 @@ from tarbox.networks import firewall
 from tarbox.networks.firewall import Element
 from tarbox.networks.rules import tables
 
-KNOWN = (1, "fccec212ea0dc4b92fa472087093e3ada73c26a62977c052750617db14f0b74c")
+KNOWN = (1, "7334d507eec4a41646a71ea132cd53c9396978d9f4479ad4349b85c8a7742ae0")
 
 
 def test_kept_tables_have_another_name_when_they_change():

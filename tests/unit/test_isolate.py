@@ -57,6 +57,7 @@ def steps(line: str, monkeypatch: pytest.MonkeyPatch | None = None, machine: Mac
         ("--pid=pid:1 true", ["OpenNamespace"]),
         ("--pid=pid:1 --mount true", ["OpenNamespace", "Unshare", "PrivateMounts", "MountProc"]),
         ("--uptime-offset 1d true", ["MakeTimeNamespace", "Join"]),
+        ("--time true", ["MakeTimeNamespace", "Join"]),
         ("--user --ipc=pid:1 true", ["OpenNamespace", "WriteIdMaps", "AwaitIdMaps", "Capabilities"]),
         (
             "--uidmap 0:1000:9 true",

@@ -72,7 +72,8 @@ def refused(read: Callable[[], object]) -> str:
         ("/a:/b:copy", "copies nothing"),
         ("/a:/b:U", "chown them yourself"),
         ("/a:/b:O,rslave", "O and rslave can't go together"),
-        ("/a:/b:O,idmap", "O and idmap can't go together"),
+        ("/a:/b:O,ridmap", "O has the container's own map alone"),
+        ("/a:/b:O,idmap=uids=0-1-1", "O has the container's own map alone"),
         ("/a:/b:idmap=uids", "not a mapping of ids"),
         ("/a:/b:idmap=uids=0-1000", "FILE-HOST-COUNT"),
         ("/a:/b:idmap=uids=0-1000-0", "beyond the ids"),
@@ -84,6 +85,7 @@ def test_what_is_no_volume_is_refused(text: str, part: str) -> None:
 
 
 def test_throw_away_and_mapped_volumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert volume("./a:/b:O,idmap", "/here") == MountOption("overlay", "/here/a", "/b", (), idmap="")
     assert volume("./a:/b:O", "/here") == MountOption("overlay", "/here/a", "/b", ())
     assert volume("./a:/b:O,ro,z", "/here") == MountOption("overlay", "/here/a", "/b", ("ro",))
     assert volume("/a:/b:idmap", "/") == MountOption("bind", "/a", "/b", ("rbind", "rprivate"), False, "")

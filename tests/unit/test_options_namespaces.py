@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from errno import EPERM, EUSERS
 
 import pytest
 
@@ -10,8 +11,8 @@ from tarbox.engine import namespaces, time_offsets, userns
 from tarbox.engine.config import config
 from tarbox.engine.machine import Machine
 from tarbox.engine.options import MountOption, RunOptions
-from tarbox.errors import ConfigError, UnsupportedError, UsageError
-from tarbox.kernel import cgroups
+from tarbox.errors import ConfigError, KernelError, UnsupportedError, UsageError
+from tarbox.kernel import cgroups, joined_namespaces
 from tarbox.runtime.planner import Beside, plan
 from tarbox.spec import mappings
 from tarbox.spec.validation import validate
@@ -292,3 +293,25 @@ def test_a_small_range_of_groups_has_a_small_range_for_ping():
         ]
         == "0 9"
     )
+
+
+def test_going_back_is_tried_again_while_a_child_still_has_our_memory(monkeypatch):
+    """And not for ever; the error is the kernel's own."""
+    tries = []
+
+    def setns(call, *_):
+        tries.append(call)
+        if len(tries) < 4:
+            raise KernelError(call, (), EUSERS)
+
+    monkeypatch.setattr(joined_namespaces, "syscall", setns)
+    joined_namespaces.return_to("time", 9)
+    assert tries == ["setns"] * 4
+
+    def refuse(call, *_):
+        raise KernelError(call, (), EPERM)
+
+    monkeypatch.setattr(joined_namespaces, "syscall", refuse)
+    with pytest.raises(KernelError) as caught:
+        joined_namespaces.return_to("network", 9)
+    assert caught.value.errno == EPERM

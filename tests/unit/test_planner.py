@@ -231,10 +231,10 @@ def test_what_is_told_of_a_network(name):
     """Each step of it, with the commands that do the same, as `explain` shows them."""
     options, source, facts, uid = RUNS[name]
     made = planned(options, source, MACHINES[facts], uid)
-    steps = [step for step in made.steps if type(step).__name__ in ("MakeNetwork", "Forwarding", "AddElements",
+    steps = [step for step in made.steps if type(step).__name__ in ("MakeNetwork", "Forward", "AddElements",
                                                                     "ConnectVeth", "AwaitNetwork")]  # fmt: skip
     lines = [line for number, step in enumerate(steps, 1) for line in (*explain.told(number, step, {ID: "ID"}), "")]
-    file = GOLDEN / f"{name}.told"
+    file = GOLDEN / f"{name}.network"
     text = "\n".join(lines)
     if os.environ.get("TARBOX_GOLDEN") == "write":
         file.write_text(text)
@@ -265,7 +265,7 @@ def test_rules_that_hold_for_every_plan(name):
     assert runners == sorted(runners), "Python makes what is needed, then the runner goes inside"
     assert order[-1] == "Execute"
     assert order.index("PrivateMounts") < order.index("AttachRoot") < order.index("PivotRoot")
-    assert order.index("CloseDescriptors") < order.index("Execute")
+    assert order.index("CloseDescriptors") < order.index("BoundingSet"), "while nobody may look who isn't root"
     assert max(index for index, name in enumerate(order) if name in ("AttachTree", "MakeDevices")) < order.index(
         "PivotRoot"
     )

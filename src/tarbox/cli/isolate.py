@@ -203,7 +203,7 @@ VERB = Verb(
         "profile": "'tarbox run --profile' times the steps of a container",
         "step": "'tarbox run --step' stops in a container; 'tarbox explain isolate' tells the steps of this",
         **dict.fromkeys(("publish", "p", "publish-all", "P", "expose", "ip", "ip6", "mac-address"), _LOOPBACK),
-        **dict.fromkeys(("add-host", "dns", "dns-search", "dns-option", "dns-opt"), "it has your /etc: -v FILE:/etc/hosts"),
+        **dict.fromkeys(("add-host", "dns", "dns-search", "dns-option", "dns-opt"), "-v FILE:/etc/hosts does it"),
         "pull": _NO_IMAGE, "platform": _NO_IMAGE, "q": _NO_IMAGE, "quiet": _NO_IMAGE,
     },
     (

@@ -162,6 +162,9 @@ def _collect(edits: Edits, more: ContainerEdits, place: str) -> None:
     for key, what in _NOT_YET.items():
         if more.get(key):
             hint = "the device doesn't work as meant without; take it out of a copy of the file, see --cdi-spec-dir"
+            if key == "hooks":
+                what += ", " + " and ".join(f"{hook['path']} ({hook['hookName']})" for hook in more["hooks"])
+                hint += ", and have the container's command do what they did, e.g. ldconfig"
             raise UnsupportedError(f"{place}.{key}: this version of tarbox can't do that yet: {what}", hint)
     edits.env += more.get("env") or []
     for index, node in enumerate(more.get("deviceNodes") or []):

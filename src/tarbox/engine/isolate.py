@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from .userns import Chosen
 
 _SYS_ADMIN = 21  # CAP_SYS_ADMIN, man 7 capabilities
-_TIMES_ON_EXECVE = (6, 1)  # the kernel since which a program that is executed is in its new time namespace
 
 
 class IsolateOptions:
@@ -150,7 +149,7 @@ def _decide(made: _Prepared, keep: bool) -> None:
     join(parts, options, plain)
     made.range = choose(parts, options, machine, roots, plain, keep)
     parts.clocks = clocks(options)
-    check(parts)
+    check(parts, keep)
     _check(options, parts, machine, plain)
     own_ids = "user" in parts.namespaces or "user" in parts.joined
     if "user" in parts.namespaces and plain:
@@ -235,8 +234,6 @@ def _check(options: IsolateOptions, parts: Parts, machine: Machine, plain: bool)
             option = {"network": "--net"}.get(wanted, f"--{wanted}")
             hint = f"{option} without a value" if wanted in options.others else f"add {option}"
             raise UsageError(f"--sysctl {name} would be set for all who share the {wanted} namespace", hint)
-    if "time" in kinds and not parts.clocks and _release() < _TIMES_ON_EXECVE:
-        raise UnsupportedError("--time: this kernel gives new clocks to children only", "it needs Linux 6.1")
     if plain and "user" not in kinds:
         _refuse_plain(options, kinds, machine)
 
@@ -259,11 +256,6 @@ def _refuse_plain(options: IsolateOptions, kinds: tuple[str, ...], machine: Mach
             raise UnsupportedError(
                 f"{option} is nothing that {who} may do", "add --user: in a user namespace of your own you may"
             )
-
-
-def _release() -> tuple[int, ...]:
-    words = os.uname().release.replace("-", ".").split(".")[:2]
-    return tuple(int(word) for word in words if word.isdecimal())
 
 
 def _add_files(made: _Prepared, plain: bool) -> None:

@@ -95,12 +95,19 @@ def choose(
     return chosen
 
 
-def check(parts: Parts) -> None:
-    """Refuse namespaces of which the /proc that is mounted for the command couldn't be."""
+def check(parts: Parts, keep: bool) -> None:
+    """Refuse namespaces of which the /proc that is mounted couldn't be, and those in which somebody may trace.
+
+    keep: whether it will be done, or only told of.
+    """
     if "mount" in parts.namespaces and ("user" in parts.namespaces or "user" in parts.joined):
         from ..runtime.mapped import refuse
 
         refuse(parts.joined, parts.namespaces)
+    if "pid" in parts.joined and keep:
+        from .namespaces import refuse_tracers
+
+        refuse_tracers(parts.joined["pid"])
 
 
 def clocks(options: IsolateOptions) -> tuple[tuple[str, int], ...]:

@@ -87,10 +87,13 @@ def _volume(source: str, target: str, words: list[str], text: str) -> MountOptio
     _check_label(given.get("label", ""), text)
     read_only, propagation = given.get("access") == "ro", given.get("propagation", "")
     if "overlay" in given:
-        if propagation or idmap is not None:
-            other = propagation or "idmap"
-            raise UsageError(f"{shorten(text)!r}: O and {other} can't go together", "an overlay is no bind mount")
-        return MountOption("overlay", source, target, ("ro",) if read_only else ())
+        if propagation:
+            raise UsageError(f"{shorten(text)!r}: O and {propagation} can't go together", "an overlay is no bind mount")
+        if idmap or deep:
+            raise UsageError(
+                f"{shorten(text)!r}: O has the container's own map alone, and no mounts below", "O,idmap without more"
+            )
+        return MountOption("overlay", source, target, ("ro",) if read_only else (), idmap=idmap)
     options = ("rbind", *(("rro",) if read_only else ()), propagation or "rprivate", *deep)
     return MountOption("bind", source, target, options, idmap is None, idmap)
 

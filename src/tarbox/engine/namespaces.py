@@ -15,7 +15,7 @@ man 7 namespaces, https://github.com/opencontainers/runtime-spec/blob/main/confi
 
 from __future__ import annotations
 
-from ..errors import UnsupportedError, UsageError
+from ..errors import ProcessNotFoundError, UnsupportedError, UsageError
 from ..kernel.processes import LINKS
 from ..unistd import os
 from .options import HOST, NONE
@@ -34,6 +34,7 @@ OPTIONS = {
     "user": "userns",
 }  # fmt: skip
 _WORDS = {"ipc": (NONE, PRIVATE, "shareable", HOST), "network": (NONE, HOST)}
+_SYS_PTRACE, _SYS_ADMIN = 19, 21  # man 7 capabilities
 _JOINS = ("ns:", "pid:", "pidfd:")
 
 
@@ -140,6 +141,38 @@ def _check_plain(wanted: dict[str, str]) -> None:
             raise UnsupportedError(
                 f"--{OPTIONS[kind]}: a plain user can't join a namespace: the kernel wants root of whoever owns it",
                 "run tarbox as root; host is a plain user's to give",
+            )
+
+
+def refuse_tracers(path: str) -> None:
+    """Refuse a PID namespace in which somebody may trace who has no other way to the machine.
+
+    Who is made there has all of root's rights until its /proc is mounted, and a tracer would take them over. In a user
+    namespace of their own they trace nobody who isn't in it. Raises UnsupportedError, and what opening it raises.
+    """
+    from ..kernel.joined_namespaces import open_namespace
+    from ..kernel.namespace_files import look_around
+    from ..kernel.processes import Process
+
+    handle = open_namespace("pid", path)
+    try:
+        number = os.fstat(handle).st_ino
+    finally:
+        os.close(handle)
+    if number == os.stat("/proc/self/ns/pid").st_ino:
+        return
+    space, ours = look_around().namespaces.get(("pid", number)), os.stat("/proc/self/ns/user").st_ino
+    for pid in space.pids if space else ():
+        try:
+            with Process(pid) as process:
+                rights, user = int(process.status().get("CapBnd", "0"), 16), process.namespaces()["user"]
+        except ProcessNotFoundError:
+            continue
+        if rights >> _SYS_PTRACE & 1 and not rights >> _SYS_ADMIN & 1 and user == ours:
+            raise UnsupportedError(
+                f"--pid: process {pid} is in there and has CAP_SYS_PTRACE, so it could take over what is made there, "
+                "with root's rights",
+                "start that one without SYS_PTRACE, or with --userns auto; the one that joins may have it",
             )
 
 

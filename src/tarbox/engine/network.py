@@ -11,18 +11,18 @@ man 4 veth, man 8 nft
 
 from __future__ import annotations
 
+from errno import EACCES, EPERM, EROFS
+
 from ..errors import NetworkNotFoundError, UnsupportedError, UsageError
 from ..kernel.bridge import ConnectVeth
-from ..kernel.forwarding import Forwarding
 from ..networks import firewall, leases
 from ..networks.addresses import packed, read, text
 from ..networks.routes import uplink_mtu
-from ..networks.steps import AddElements, MakeNetwork
+from ..networks.steps import AddElements, Forward, MakeNetwork
 from ..networks.store import DEFAULT, Networks
 from ..plan.journal import Journal
 from ..unistd import os
 from . import names
-from .options import HOST, NONE
 from .undo import UNDO
 
 TYPE_CHECKING = False
@@ -37,31 +37,75 @@ if TYPE_CHECKING:
     from .roots import Roots
 
 _NET_ADMIN = 12  # CAP_NET_ADMIN, man 7 capabilities
+_SETTING = "/proc/sys/net/ipv4/ip_forward"  # one of those that a bridge needs
 
 
-def wanted(options: RunOptions, uid: int, capabilities: int) -> str:
+def wanted(options: RunOptions, uid: int, capabilities: int, warnings: list[str]) -> str:
     """The name of the network that a container is to be on, "" for none; raises UnsupportedError where it can't be.
 
-    capabilities: this process's, as a mask.
+    capabilities: this process's, as a mask. Where nothing was asked for, why there is none is told in `warnings`.
     """
-    if options.network in (NONE, HOST) or options.network.startswith("/"):
-        return ""
+    asked = f"--network {options.network}" if options.network else "-p" if _publishes(options) else ""
     if uid:
-        if not options.network and not options.ports and not options.publish_all:
+        if not asked:
             return ""  # the default of a plain user
-        asked = f"--network {options.network}" if options.network else "-p"
         raise UnsupportedError(
             f"{asked}: a plain user may make no interface on the host, so his containers have only loopback",
             "leave it out, give --network host, or run tarbox as root",
         )
-    if not capabilities >> _NET_ADMIN & 1:
-        if not options.network and not options.ports and not options.publish_all:
+    if options.userns.startswith("join "):
+        if not asked:
             return ""
         raise UnsupportedError(
-            "root without CAP_NET_ADMIN can't connect a container",
-            "give the outer container that capability (--cap-add NET_ADMIN), or choose --network none or host",
+            f"{asked}: in a joined user namespace a container's network would be the host's own, and closed to it",
+            "leave it out, or join the network as well: --network container:ID or pid:N",
         )
-    return options.network or DEFAULT[0]
+    lacking, remedy = _lacking(capabilities)
+    if not lacking:
+        return options.network or DEFAULT[0]
+    if asked:
+        raise UnsupportedError(f"{asked}: {lacking}", f"{remedy}, or choose --network none or host")
+    if capabilities >> _NET_ADMIN & 1:  # else the loopback is down as well: `down`
+        warnings.append(
+            f"the container has no network but its loopback: {lacking} ({remedy}, or choose --network host)"
+        )
+    return ""
+
+
+def down() -> str:
+    """What the user has to know of a container whose loopback is down."""
+    return (
+        "the container has no network, and its loopback is down: root without CAP_NET_ADMIN can't change interfaces"
+        " (give the outer container that capability with --cap-add NET_ADMIN, or choose --network host)"
+    )
+
+
+def _publishes(options: RunOptions) -> bool:
+    return bool(options.ports) or options.publish_all
+
+
+def _lacking(capabilities: int) -> tuple[str, str]:
+    """Why root can't connect a container, and what would help; ("", "") where it can."""
+    if not capabilities >> _NET_ADMIN & 1:
+        return (
+            "root without CAP_NET_ADMIN can't connect a container",
+            "give the outer container that capability with --cap-add NET_ADMIN",
+        )
+    try:
+        os.close(os.open(_SETTING, os.O_WRONLY | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno in (EACCES, EPERM):
+            return (
+                "the network namespace isn't this root's: it belongs to another user namespace",
+                "make one as well (unshare --net), or run tarbox as the machine's root",
+            )
+        if error.errno == EROFS:
+            return (
+                "/proc/sys is mounted read-only, so there can be neither a bridge nor forwarding",
+                "run the outer container with --privileged",
+            )
+        return (f"there is no {_SETTING}, so there can be neither a bridge nor forwarding", "mount /proc")
+    return "", ""
 
 
 class Attached(names.Attached):
@@ -198,14 +242,14 @@ def _plan(
     held = tuple(lease.path for lease in attached.held)
     attached.steps = [
         MakeNetwork(network.bridge, gateways, mtu, six, f"{state}/{network.id}", table, held),
-        Forwarding(six),
         AddElements(
             table,
             firewall.of_network(network),
-            (*firewall.of_container(end, mac, own), *firewall.of_ports(ports, own)),
+            (*firewall.of_container(network.bridge, end, mac, own), *firewall.of_ports(ports, own)),
             state,
             roots.cache,
         ),
+        Forward(six, table, network.bridge, state),
     ]
     addresses = tuple((packed(subnet.version, address), subnet.prefix) for subnet, address in own)
     ways = () if network.internal else tuple(gateway for gateway, _ in gateways)

@@ -45,6 +45,7 @@ def steps(wanted: RunOptions, made: Config, scratch: str, plain: bool) -> list[S
         entry["source"] = "overlay"
         entry["options"] = [
             *mount.options,
+            *(["idmap"] if mount.idmap is not None else []),
             f"lowerdir={_escaped(mount.source)}",
             f"upperdir={folder}/upper",
             f"workdir={folder}/work",

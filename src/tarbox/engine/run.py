@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 _NOT_EXECUTABLE = 126
-_SYS_ADMIN = 21  # CAP_SYS_ADMIN, man 7 capabilities
+_NET_ADMIN, _SYS_ADMIN = 12, 21  # CAP_NET_ADMIN, CAP_SYS_ADMIN, man 7 capabilities
 
 
 class Container:
@@ -122,6 +122,15 @@ def explain(options: RunOptions, root: str | None = None, command: str = "") -> 
     return script(container.plan, command, os.geteuid(), container.names())
 
 
+def _check_company(made: Config, keep: bool) -> None:
+    """Look at who is in a PID namespace that will be joined."""
+    paths = [space["path"] for space in made["linux"]["namespaces"] if space["type"] == "pid" and space.get("path")]
+    if paths and keep:
+        from .namespaces import refuse_tracers
+
+        refuse_tracers(paths[0])
+
+
 def _may_mount(made: Config, options: RunOptions) -> bool:
     """Whether programs of the container can mount control groups: by right, or in a user namespace that they make."""
     return "CAP_SYS_ADMIN" in made["process"]["capabilities"]["bounding"] or seccomp_of(options) != "default"
@@ -189,16 +198,20 @@ def _attach(
     warnings: list[str],
 ) -> Attached | None:
     """Take what the container needs of a network; None where it has none, the host's, or somebody else's."""
+    powerless = not machine.uid and not machine.capabilities >> _NET_ADMIN & 1
     default = not (options.network or options.ports or options.publish_all)
-    if options.network in (NONE, HOST) or options.network.startswith("/") or (machine.uid and default):
-        name = ""
-    else:
+    name = ""
+    if not (options.network in (NONE, HOST) or options.network.startswith("/") or (machine.uid and default)):
         from . import network
 
-        name = network.wanted(options, machine.uid, machine.capabilities)
+        name = network.wanted(options, machine.uid, machine.capabilities, warnings)
     if not name:
         options.network = options.network or NONE
         _refuse_addresses(options)
+        if powerless and options.network == NONE:
+            from . import network
+
+            warnings.append(network.down())
         return None
     return network.attach(name, options, image, id, roots, keep, warnings)
 
@@ -238,9 +251,11 @@ def _planned(
         backend = everywhere(backend, facts.v2, options.cgroup_parent)
     beside = Beside(backend, facts.v1)
     beside.privileged = machine.uid == 0
+    beside.loopback = bool(machine.uid or machine.capabilities >> _NET_ADMIN & 1)
     if not any(space["type"] == "pid" and "path" not in space for space in made["linux"]["namespaces"]):
         from .ending import watched
 
+        _check_company(made, keep and machine.uid == 0)
         beside.watched = watched(facts, beside.cgroups, made["linux"]["cgroupsPath"].strip("/"), machine.uid)
     if options.group_add and not beside.privileged:
         raise UnsupportedError(

@@ -35,8 +35,7 @@ from ..kernel import (
 from ..kernel.bridge import ALIAS
 from ..kernel.cgroups import device_program, groups, v2, weights
 from ..kernel.cgroups import devices as device_rules
-from ..kernel.forwarding import Forwarding
-from ..networks.steps import AddElements, MakeNetwork
+from ..networks.steps import AddElements, Forward, MakeNetwork
 from ..plan.script import About
 from ..plan.script import render as rendered
 from ..plan.shell import one_by_one, quote, staged
@@ -174,10 +173,11 @@ def _delete_elements(table: str, words: str) -> str:
 def _delete_network(bridge: str, table: str) -> str:
     """The bridge goes with its last port, and the tables with the last bridge."""
     from ..networks.firewall import SETS, deleting, of_bridge
+    from ..networks.router import shell_end
 
     lines = [f"ip link delete {bridge}", *deleting(table, of_bridge(bridge, internal=True))]
     tables = "; ".join(f"nft delete table {family} {table}" for family in SETS)
-    lines.append(f"nft list set inet {table} networks | grep -q elements || {{ {tables}; }}")
+    lines.append(f"nft list set inet {table} networks | grep -q elements || {{ {shell_end(table)}; {tables}; }}")
     return f'[ -n "$(ip -o link show master {bridge})" ] || {{ {"; ".join(lines)}; }} 2>/dev/null'
 
 
@@ -529,7 +529,7 @@ def _saying(text: str) -> Callable[[Any, Spelling], str]:
 _SPELLINGS: dict[type, Callable[[Any, Spelling], str]] = {
     overlay.MakeScratch: _make_scratch,
     MakeNetwork: _make_network,
-    Forwarding: _lines,
+    Forward: _lines,
     AddElements: _add_elements,
     groups.MakeParent: _make_parent,
     groups.WriteControl: _write_control,

@@ -64,7 +64,8 @@ def _leases(name: str) -> None:
 def _bridge(name: str) -> None:
     from ..networks.teardown import remove
 
-    remove(*name.split(" ", 1))
+    bridge, folder = name.split(" ", 1)
+    remove(bridge, folder)
 
 
 def _lease(path: str) -> None:

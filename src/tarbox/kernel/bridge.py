@@ -79,7 +79,10 @@ class MakeBridge(Step):
 
     def _settings(self) -> list[tuple[str, str]]:
         """Before it is up: what the kernel would do by itself with IPv6, and loopback ports that are published."""
+        # Looking whether somebody has its address takes a second or two, in which it would find no neighbours.
+        sure = [(f"{_IPV6}/{self.name}/accept_dad", "0")] if self.ipv6 else []
         return [
+            *sure,
             (f"{_IPV6}/{self.name}/disable_ipv6", "0" if self.ipv6 else "1"),
             (f"{_IPV6}/{self.name}/accept_ra", "0"),
             (f"{_IPV4}/{self.name}/route_localnet", "1"),
@@ -153,15 +156,19 @@ class ConnectVeth(Step):
         held = slots.take(self.namespace)
         with Netlink() as socket:
             self._plug(socket, held, slots)
-        inside, index = visit(held, self._inside)
-        with inside:
-            inside.send(
+        inside: list[Netlink] = []  # whatever fails on the way back, it is closed
+        try:
+            index = visit(held, lambda: self._inside(inside))
+            inside[0].send(
                 [
                     *(links.address(index, ip, prefix) for ip, prefix in self.addresses),
                     links.set_up(index),
                     *(links.default_route(gateway, index) for gateway in self.gateways),
                 ]
             )
+        finally:
+            for socket in inside:
+                socket.close()
 
     def _plug(self, socket: Netlink, held: int, slots: Slots) -> None:
         master = links.index_of(socket, self.bridge)
@@ -182,20 +189,19 @@ class ConnectVeth(Step):
                 raise ProcessNotFoundError("the container's first process ended before it had a network") from None
             raise unsupported(error, "veth interfaces", "CONFIG_VETH") from None
 
-    def _inside(self) -> tuple[Netlink, int]:
-        """In the container's namespace: a socket there, the interface's index; it is told how to take IPv6."""
-        socket = Netlink()
-        try:
-            for path, value in self._settings():
-                _ensure(path, value)
-            return socket, links.index_of(socket, INSIDE)
-        except BaseException:
-            socket.close()
-            raise
+    def _inside(self, sockets: list[Netlink]) -> int:
+        """In the container's namespace: the interface's index; it is told how to take IPv6.
+
+        sockets: takes one that was made there.
+        """
+        sockets.append(Netlink())
+        for path, value in self._settings():
+            _ensure(path, value)
+        return links.index_of(sockets[0], INSIDE)
 
     def _settings(self) -> tuple[tuple[str, str], ...]:
         if any(len(ip) > 4 for ip, _ in self.addresses):
-            return ((f"{_IPV6}/{INSIDE}/accept_ra", "0"),)
+            return ((f"{_IPV6}/{INSIDE}/accept_ra", "0"), (f"{_IPV6}/{INSIDE}/accept_dad", "0"))
         return ((f"{_IPV6}/{INSIDE}/disable_ipv6", "1"),)
 
     def call(self) -> str:
@@ -222,7 +228,7 @@ class ConnectVeth(Step):
             *(f"{there}ip {'-6 ' if len(gateway) > 4 else ''}route add default via {shown(gateway)} dev {INSIDE}"
               for gateway in self.gateways),
         ]  # fmt: skip
-        return "\n".join(lines)
+        return "; ".join(lines)
 
 
 def mac(addresses: tuple[tuple[bytes, int], ...]) -> bytes:

@@ -5,6 +5,8 @@
 A bridge's containers reach the world beyond it only where it does. A router of IPv6 doesn't believe other routers: an
 interface that learnt its own default route from one would lose it. So such an interface is told to listen all the same.
 
+Here is only how it is switched on; what that opens, and how it is switched off again, is `networks/router.py`.
+
 man 7 ip, man 5 proc_sys_net; https://docs.kernel.org/networking/ip-sysctl.html
 """
 
@@ -18,11 +20,11 @@ from .sysctl import ensure
 
 _IPV4, _IPV6 = "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"
 _CONF = "/proc/sys/net/ipv6/conf"
-_HOST_LISTENS, _ROUTER_LISTENS = b"1", "2"
+HOST_LISTENS, ROUTER_LISTENS = "1", "2"  # values of accept_ra
 
 
 class Forwarding(Step):
-    """Have the machine forward packets, where it doesn't yet. It stays so: others may have come to rely on it."""
+    """Have the machine forward packets, where it doesn't yet."""
 
     __slots__ = ("ipv6",)
 
@@ -36,8 +38,9 @@ class Forwarding(Step):
 
     def apply(self, slots: Slots) -> None:
         ensure(_IPV4, "1")
-        if self.ipv6 and _read(_IPV6) != b"1":
-            keep_advertised_routes()
+        if self.ipv6 and not forwards(6):
+            for name in listeners():
+                ensure(f"{_CONF}/{name}/accept_ra", ROUTER_LISTENS)
             ensure(_IPV6, "1")
 
     def call(self) -> str:
@@ -55,22 +58,26 @@ class Forwarding(Step):
         return f"{first}; {listen}; sysctl -qw net.ipv6.conf.all.forwarding=1"
 
 
-def keep_advertised_routes() -> None:
-    """Have every interface that learnt routes from a router go on listening to it when the machine is one itself."""
+def forwards(version: int) -> bool:
+    """Whether the machine forwards packets of IP in that version, 4 or 6."""
+    return setting(_IPV4 if version == 4 else _IPV6) == "1"
+
+
+def listeners() -> list[str]:
+    """The interfaces that learnt routes from a router, and would listen to it no more if the machine became one."""
     with Netlink() as socket:
         learnt = {route.index for route in routes(socket, 6) if route.by == BY_ADVERTISEMENT}
         names = [link.name for link in links(socket) if link.index in learnt] if learnt else []
-    for name in names:
-        if _read(f"{_CONF}/{name}/accept_ra") == _HOST_LISTENS:
-            ensure(f"{_CONF}/{name}/accept_ra", _ROUTER_LISTENS)
+    return [name for name in names if setting(f"{_CONF}/{name}/accept_ra") == HOST_LISTENS]
 
 
-def _read(path: str) -> bytes:
+def setting(path: str) -> str:
+    """What a file below /proc/sys says, "" where there is none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return b""
+        return ""
     try:
-        return os.read(descriptor, 64).strip()
+        return os.read(descriptor, 64).decode().strip()
     finally:
         os.close(descriptor)

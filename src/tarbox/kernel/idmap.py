@@ -18,6 +18,7 @@ from ..errors import KernelError, UnsupportedError
 from ..plan.step import PARENT, Row, Slots, Step
 from ..spec.mappings import outside_of
 from ..unistd import os
+from .mount_points import MakeFilesystem
 from .mounts import AT_EMPTY_PATH, AT_FDCWD, AT_RECURSIVE, OpenTree, attach, clone_tree
 from .overlay import OpenOverlay
 from .syscall import buffer, syscall
@@ -93,7 +94,7 @@ def shown(rows: Rows) -> str:
 def make_map(users: Rows, groups: Rows) -> int:
     """A descriptor of a user namespace with these maps, in which nobody is."""
     from .guard import dismiss, start_helper
-    from .user_namespace import write_maps
+    from .root_maps import write_maps
 
     theirs, ours = os.pipe()  # the helper ends when nobody holds our end any more, this process included
     try:
@@ -160,6 +161,26 @@ class MakeFilesAsBefore(Step):
 
     def call(self) -> str:
         return "setfsgid(GID), setfsuid(UID), capset(effective = permitted)"
+
+
+class MakeOwned(MakeFilesystem):
+    """The same file system, whose top belongs to these ids: devpts leaves it to the machine's root."""
+
+    __slots__ = ("group", "user")
+
+    man = "fsopen(2), fsmount(2), chown(2)"
+
+    def __init__(self, made: MakeFilesystem, user: int, group: int) -> None:
+        super().__init__(made.kind, made.slot, made.target, made.attributes, made.options, made.source)
+        self.user = user
+        self.group = group
+
+    def apply(self, slots: Slots) -> None:
+        super().apply(slots)
+        os.chown(f"/proc/self/fd/{slots.take(self.slot)}", self.user, self.group)
+
+    def call(self) -> str:
+        return f"{super().call()}, chown({self.user}, {self.group})"
 
 
 def make_files_as(user: int, group: int) -> None:

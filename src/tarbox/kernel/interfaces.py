@@ -7,7 +7,14 @@ man 7 netdevice, man 7 network_namespaces
 
 from __future__ import annotations
 
+from errno import EPERM
+
+from ..errors import KernelError, UnsupportedError
 from ..plan.step import RUNNER, Register, Row, Slots, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ..errors import TarboxError
 
 _AF_UNIX, _SOCK_DGRAM, _SOCK_CLOEXEC = 1, 2, 0o2000000  # any socket of the namespace will do
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
@@ -32,6 +39,14 @@ class LoopbackUp(Step):
             Row("socket", (_AF_UNIX, _SOCK_DGRAM | _SOCK_CLOEXEC, 0), store=2),
             Row("ioctl", (Register(2), _SIOCSIFFLAGS, wanted)),
         ]
+
+    def explain(self, row: int, errno: int, slots: Slots) -> TarboxError:
+        if errno == EPERM:
+            return UnsupportedError(
+                "root without CAP_NET_ADMIN can't bring up the loopback of a new network namespace",
+                "give the outer container that capability with --cap-add NET_ADMIN, or share the host's network",
+            )
+        return KernelError("ioctl", ("SIOCSIFFLAGS", "lo"), errno)
 
     def call(self) -> str:
         return 'ioctl(socket, SIOCSIFFLAGS, {"lo", IFF_UP})'

@@ -185,8 +185,19 @@ def step_back(back: list[tuple[str, int]]) -> None:
 
 
 def return_to(kind: str, handle: int) -> None:
-    """Join a namespace that this process was in; tried twice, as what it does next is meant to be done there."""
-    try:
-        syscall("setns", handle, FLAGS[kind])
-    except KernelError:
-        syscall("setns", handle, FLAGS[kind])
+    """Join a namespace that this process was in; tried again, as what it does next is meant to be done there.
+
+    A time namespace is refused as long as somebody else has this process's memory: a child that was made with it has it
+    for some moments more than until it lets its parent go on (EUSERS).
+    """
+    for pause in (0, 0.001, 0.01, 0.1, 1):
+        try:
+            syscall("setns", handle, FLAGS[kind])
+            return
+        except KernelError as error:
+            refused = error
+            if error.errno == EUSERS:
+                from time import sleep
+
+                sleep(pause)
+    raise refused

@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_GETTABLE, _GETCHAIN, _GETSET, _GETSETELEM = 1, 4, 10, 13
+_GETTABLE, _GETCHAIN, _GETRULE, _GETSET, _GETSETELEM = 1, 4, 7, 10, 13
 _NAMES = {number: name for name, number in FAMILIES.items()}
 _COMMENT = 0  # of user data
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
@@ -90,6 +90,12 @@ def sets(socket: Netlink, family: str, table: str) -> list[str]:
     """The names of a table's sets and maps."""
     asked = _dump(socket, _GETSET, FAMILIES[family], text(1, table), f"list sets {family} {table}")
     return [string(found[2]) for _, found in asked if string(found[1]) == table]
+
+
+def rules(socket: Netlink, family: str, table: str) -> list[bytes]:
+    """The expressions of a table's rules, as bytes in which names can be looked for."""
+    asked = _dump(socket, _GETRULE, FAMILIES[family], text(1, table), f"list rules {family} {table}")
+    return [found.get(4, b"") for _, found in asked if string(found[1]) == table]
 
 
 def elements(socket: Netlink, family: str, table: str, name: str) -> list[Element]:

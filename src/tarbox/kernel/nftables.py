@@ -91,8 +91,13 @@ def new_table(family: str, name: str, comment: str = "", exclusive: bool = True)
     return message(NEWTABLE, flags, FAMILIES[family], body, f"add table {family} {name}")
 
 
+def delete_table(family: str, name: str) -> Message:
+    """Remove a table with all that is in it; fails with ENOENT where there is none."""
+    return message(_DELTABLE, 0, FAMILIES[family], text(1, name), f"delete table {family} {name}")
+
+
 def has_table(socket: Netlink, family: str, name: str) -> bool:
-    """Whether there is such a table. To find out by a request that fails takes the kernel 10 ms and more."""
+    """Whether there is such a table. A question is cheap; the kernel takes ten milliseconds to refuse a batch."""
     try:
         socket.ask(message(_GETTABLE, 0, FAMILIES[family], text(1, name), f"list table {family} {name}"))
     except NetlinkError as error:
@@ -100,11 +105,6 @@ def has_table(socket: Netlink, family: str, name: str) -> bool:
             raise
         return False
     return True
-
-
-def delete_table(family: str, name: str) -> Message:
-    """Remove a table with all that is in it; fails with ENOENT where there is none."""
-    return message(_DELTABLE, 0, FAMILIES[family], text(1, name), f"delete table {family} {name}")
 
 
 def flush_chain(family: str, table: str, chain: str) -> Message:

@@ -77,8 +77,9 @@ class WriteSetting(Step):
             slots.warn(f"this kernel has no setting {self.name}; it is left out")
             return []
         value = self.value.encode()
+        unwritable = ((EROFS, 1),) if self.name in USUAL else ()
         return [
-            Row("openat", (_AT_FDCWD, path.encode(), os.O_WRONLY | os.O_CLOEXEC, 0), store=2),
+            Row("openat", (_AT_FDCWD, path.encode(), os.O_WRONLY | os.O_CLOEXEC, 0), store=2, on=unwritable),
             Row("write", (Register(2), value, len(value))),
         ]
 

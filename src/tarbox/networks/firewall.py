@@ -42,7 +42,11 @@ SETS = {
     "inet": (
         Set("networks", (types.IFNAME,), comment="bridges"),
         Set("internal", (types.IFNAME,), comment="bridges that lead nowhere"),
+        Set("closed4", (types.IFNAME,), comment="between these IPv4 isn't forwarded but for us"),
+        Set("closed6", (types.IFNAME,), comment="between these IPv6 isn't forwarded but for us"),
         Set("pairs", (types.IFNAME, types.IFNAME), comment="in and out by the same bridge"),
+        Set("members4", (types.IFNAME, types.IPV4), comment="whose addresses are behind which bridge"),
+        Set("members6", (types.IFNAME, types.IPV6), comment="whose addresses are behind which bridge"),
         Set("ports4", (types.PROTOCOL, types.PORT), _PORT4),
         Set("ports4_at", (types.IPV4, types.PROTOCOL, types.PORT), _PORT4),
         Set("ports6", (types.PROTOCOL, types.PORT), _PORT6),
@@ -110,10 +114,11 @@ def of_bridge(bridge: str, internal: bool) -> tuple[Element, ...]:
     return (*made, Element("inet", "internal", (bridge,))) if internal else tuple(made)
 
 
-def of_container(end: str, mac: str, own: Iterable[tuple[Subnet, int]]) -> tuple[Element, ...]:
+def of_container(bridge: str, end: str, mac: str, own: Iterable[tuple[Subnet, int]]) -> tuple[Element, ...]:
     """What they have to know of a container: as whom it may send. end: the host's end of its cable."""
     made = []
     for subnet, address in own:
+        made.append(Element("inet", f"members{subnet.version}", (bridge, text(subnet.version, address))))
         if subnet.version == 4:
             made.append(Element("bridge", "ends4", (end, mac, text(4, address))))
         else:
@@ -149,17 +154,24 @@ def link_address(mac: str) -> int:
 # --- Done ------------------------------------------------------------------------------------------------------------
 
 
-def add(table: str, elements: Sequence[Element], cache: str = "") -> None:
-    """Add elements, and make the tables first where they aren't there.
+def add(table: str, elements: Sequence[Element], folder: str, cache: str = "") -> bool:
+    """Add elements, and make the tables first where they aren't there. Returns whether they weren't.
 
-    cache: a directory of one's own where the encoded tables are kept, "" for none.
+    folder: of all networks' state, which is locked. cache: a directory of one's own where the encoded tables are kept,
+    "" for none.
     """
     requests = [_adding(table, element) for element in elements]
     with open_socket() as socket:
-        missing = [family for family in SETS if not has_table(socket, family, table)]
-        if missing:
-            _make(socket, table, missing, cache)
+        there = [family for family in SETS if has_table(socket, family, table)]
+        made = len(there) < len(SETS)
+        if made:
+            from .router import closed
+
+            _make(socket, table, there, cache)
+            requests = [*(_adding(table, element) for element in closed(folder)), *requests]
         commit(socket, requests)
+    _turn_flows(elements)
+    return made
 
 
 def _adding(table: str, element: Element) -> Message:
@@ -167,9 +179,9 @@ def _adding(table: str, element: Element) -> Message:
     return add_element(element.family, table, kind, element.key, element.data, exclusive=False)
 
 
-def _make(socket: Netlink, table: str, missing: Sequence[str], cache: str) -> None:
-    """Make the tables that are missing: one of the two may be there, if somebody took the other away."""
-    path = f"{cache}/tables-{RULES}-{table}.nft" if cache and len(missing) == len(SETS) else ""
+def _make(socket: Netlink, table: str, there: Sequence[str], cache: str) -> None:
+    """Make the tables. there: the families of which there is one: somebody took the other away."""
+    path = f"{cache}/tables-{RULES}-{table}.nft" if cache and not there else ""
     datagram = kept(path, _LARGEST) if path else None
     if datagram:
         try:
@@ -180,7 +192,8 @@ def _make(socket: Netlink, table: str, missing: Sequence[str], cache: str) -> No
     from ..kernel.nft_tables import create
     from .rules import tables
 
-    requests = [request for one in tables(table) if one.family in missing for request in create(one)]
+    requests = [delete_table(family, table) for family in there]
+    requests += [request for one in tables(table) for request in create(one)]
     datagram = batch(requests)
     commit_batch(socket, datagram, requests)
     if path:
@@ -192,6 +205,15 @@ def take_back(table: str, words: str) -> None:
     elements = read(words)
     requests = [delete_element(one.family, table, _BY_NAME[one.family, one.set], one.key) for one in elements]
     _remove(requests)
+    _turn_flows(elements)
+
+
+def _turn_flows(changed: Iterable[Element]) -> None:
+    """Have clients of UDP go by the rules that were changed: the kernel takes them where it took them before."""
+    if ports := [one for one in changed if "udp" in one.key]:
+        from . import flows
+
+        flows.forget(ports)
 
 
 def forget(table: str, bridge: str) -> None:

@@ -21,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .definition import Subnet
 
+ROUTER = ".forwarding"  # the file in the folder of all networks that says who made the machine a router: `router.py`
 _FULL = "small files of running containers are kept there; is it full, or read-only?"
 _WIDTH = 48  # bytes of the file that says which address was given last
 
@@ -183,6 +184,22 @@ def busy(folder: str) -> bool:
             return False
         with os.scandir(folder) as entries:
             return any(entry.name[0] != "." and locked.text(entry.name) is not None for entry in entries)
+
+
+def any_busy(base: str) -> bool:
+    """Whether somebody holds an address of any network; base: the folder of all of them."""
+    try:
+        names = os.listdir(base)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return any(busy(f"{base}/{name}") for name in names if os.path.isdir(f"{base}/{name}"))
+
+
+def others(base: str) -> list[str]:
+    """The same folders of other data roots."""
+    state, _, name = base.rpartition("/")
+    every, _, own = state.rpartition("/")
+    return [f"{every}/{other}/{name}" for other in os.listdir(every) if other != own]
 
 
 def container(words: str) -> str:

@@ -31,6 +31,7 @@ from ..kernel.nft_rules import (
     IPV4,
     IPV6,
     L4PROTO,
+    NFPROTO,
     OIFNAME,
     TH_DPORT,
     Rule,
@@ -38,6 +39,7 @@ from ..kernel.nft_rules import (
     dnat_map,
     drop,
     equal,
+    goto,
     listed,
     masquerade,
     unequal,
@@ -50,10 +52,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..kernel.nft_rules import Statement
-
 _ASKED = equal(CT_STATE, "established,related")
-_LOCAL = equal(FIB_DADDR_TYPE, "local")
 _PAIR = (IIFNAME, OIFNAME)
 
 
@@ -66,13 +65,17 @@ def tables(name: str) -> tuple[Table, Table]:
     )
 
 
-def _published(*first: Statement) -> list[Rule]:
-    """What comes for a published port goes to the container that has it; a certain address counts before all."""
+def _published(here: bool) -> list[Rule]:
+    """What is for a published port goes to the container that has it; a certain address counts before all.
+
+    here: of what this machine sends itself. What comes in for 127.0.0.0/8 is an attack: for the kernel to drop.
+    """
     made = []
+    first, others = equal(FIB_DADDR_TYPE, "local"), unequal(IP_DADDR, "127.0.0.0/8")
     for family, address, word in ((IPV4, IP_DADDR, "ports4"), (IPV6, IP6_DADDR, "ports6")):
-        more = [unequal(IP6_DADDR, "::1")] if family == IPV6 else []
-        made.append(Rule(*first, *more, dnat_map(family, (address, L4PROTO, TH_DPORT), f"{word}_at")))
-        made.append(Rule(*first, *more, dnat_map(family, (L4PROTO, TH_DPORT), word)))
+        more = [unequal(IP6_DADDR, "::1")] if family == IPV6 else [] if here else [others]
+        made.append(Rule(first, *more, dnat_map(family, (address, L4PROTO, TH_DPORT), f"{word}_at")))
+        made.append(Rule(first, *more, dnat_map(family, (L4PROTO, TH_DPORT), word)))
     return made
 
 
@@ -88,12 +91,14 @@ def _packets() -> Sequence[Chain]:
             hook="prerouting",
             priority=-300,
         ),
-        Chain("published", *_published(_LOCAL), hook="prerouting", type="nat", priority=-100),
-        Chain("published_here", *_published(_LOCAL), hook="output", type="nat", priority=-100),
+        Chain("published", *_published(here=False), hook="prerouting", type="nat", priority=-100),
+        Chain("published_here", *_published(here=True), hook="output", type="nat", priority=-100),
         Chain(
             "leaving",
-            # Who reaches a neighbour by a published port gets the answer by the way it came: from the host.
-            Rule(listed(_PAIR, "pairs"), equal(CT_STATUS, "dnat"), masquerade()),
+            # Who reaches a neighbour, or itself, by a published port gets the answer by the way it came: from the
+            # host. Told by its address: where it came in isn't known here when bridges hand packets to these rules.
+            Rule(listed((OIFNAME, IP_SADDR), "members4"), equal(CT_STATUS, "dnat"), masquerade()),
+            Rule(listed((OIFNAME, IP6_SADDR), "members6"), equal(CT_STATUS, "dnat"), masquerade()),
             Rule(listed(OIFNAME, "networks"), equal(IP_SADDR, "127.0.0.0/8"), masquerade()),
             Rule(ours, beyond, masquerade()),
             hook="postrouting",
@@ -102,14 +107,31 @@ def _packets() -> Sequence[Chain]:
         ),
         Chain(
             "forward",
-            Rule(unlisted(IIFNAME, "networks"), beyond, accept()),
-            Rule(listed(_PAIR, "pairs"), accept()),
             Rule(_ASKED, accept()),
+            # What belongs to no connection isn't translated, and would leave with a container's own address.
+            Rule(ours, beyond, equal(CT_STATE, "invalid"), drop()),
+            Rule(unlisted(IIFNAME, "networks"), beyond, goto("others")),
+            Rule(listed(_PAIR, "pairs"), accept()),
             Rule(listed(IIFNAME, "internal"), drop()),
             Rule(listed(OIFNAME, "internal"), drop()),
             Rule(equal(CT_STATUS, "dnat"), accept()),
             Rule(listed(OIFNAME, "networks"), drop()),
             hook="forward",
+        ),
+        # If we made the machine a router, it is none for whoever had an interface before (`router.py`).
+        Chain(
+            "others",
+            Rule(equal(CT_STATUS, "dnat"), accept()),
+            *(
+                Rule(
+                    equal(NFPROTO, f"ipv{version}"),
+                    listed(IIFNAME, f"closed{version}"),
+                    listed(OIFNAME, f"closed{version}"),
+                    drop(),
+                    comment=f"tarbox switched {switch} on",
+                )
+                for version, switch in ((4, "net.ipv4.ip_forward"), (6, "net.ipv6.conf.all.forwarding"))
+            ),
         ),
         Chain(
             "host",

@@ -12,6 +12,7 @@ man 8 bridge, man 8 nft
 from __future__ import annotations
 
 from ..kernel.bridge import MakeBridge
+from ..kernel.forwarding import Forwarding, forwards
 from ..plan.step import PARENT, Slots, Step
 from ..unistd import os
 from . import firewall, leases
@@ -79,7 +80,11 @@ class AddElements(Step):
 
     def apply(self, slots: Slots) -> None:
         with leases.Locked(self.folder, make=True):
-            firewall.add(self.table, (*self.network, *self.own), self.cache)
+            made = firewall.add(self.table, (*self.network, *self.own), self.folder, self.cache)
+        if made:
+            from .barriers import found
+
+            slots.warnings += found((*self.network, *self.own))
 
     def record(self) -> tuple[tuple[str, str], ...]:
         return (("elements", f"{self.table} {firewall.written(self.own)}"),)
@@ -89,3 +94,31 @@ class AddElements(Step):
 
     def shell(self) -> str:
         return "; ".join(firewall.adding(self.table, (*self.network, *self.own)))
+
+
+class Forward(Forwarding):
+    """Have the machine forward packets, of containers alone where it didn't before.
+
+    table: the name of the rules, which are there. bridge: the network's. folder: of all networks' state.
+    """
+
+    __slots__ = ("bridge", "folder", "table")
+
+    def __init__(self, ipv6: bool, table: str, bridge: str, folder: str) -> None:
+        super().__init__(ipv6)
+        self.table = table
+        self.bridge = bridge
+        self.folder = folder
+
+    def apply(self, slots: Slots) -> None:
+        if forwards(4) and (not self.ipv6 or forwards(6)):
+            return
+        from . import router
+
+        with leases.Locked(self.folder, make=True):
+            router.begin(self.folder, self.table, self.ipv6)
+
+    def shell(self) -> str:
+        from . import router
+
+        return router.shell(self.table, self.bridge, super().shell(), self.ipv6)

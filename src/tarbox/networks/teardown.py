@@ -3,8 +3,8 @@
     nft delete table inet tarbox; ip link delete tarbox0
 
 A ruleset is gone in a tenth of a millisecond. To delete a bridge takes some forty, in which nobody else may change
-interfaces, so a process of its own does it a moment later, unless another container has come by then. That process holds
-a journal which names the bridge: if it is killed, the next command does its work.
+interfaces, so a process of its own does it a moment later, unless another container has come by then. That process
+holds a journal which names the bridge: if it is killed, the next command does its work.
 
 man 8 ip-link, man 8 nft
 """
@@ -30,23 +30,50 @@ def idle(bridge: str, table: str, folder: str) -> None:
     folder: where the network's addresses are leased.
     """
     base = os.path.dirname(folder)
-    if os.path.isdir(base):
-        with leases.Locked(base):
-            unused = _forget(bridge, table, base, folder)
-        _later(bridge if unused and _there(bridge) else "", base, folder)
+    if not os.path.isdir(base):
+        firewall.let_go()
+        return
+    with leases.Locked(base):
+        unused, last = _forget(bridge, table, base, folder)
+    for other in leases.others(base) if last else ():
+        _close_left(other)
+    _later(bridge if unused and _there(bridge) else "", base, folder)
 
 
-def _forget(bridge: str, table: str, base: str, folder: str) -> bool:
-    """Have the rules forget a network, if nobody is on it; whether nobody is. The caller holds the lock."""
+def _forget(bridge: str, table: str, base: str, folder: str) -> tuple[bool, bool]:
+    """Have the rules forget a network, if nobody is on it: whether that is so, and whether nobody is on any.
+
+    The caller holds the lock.
+    """
     with leases.Locked(folder) as locked:
         leases.remove(locked)
     if leases.busy(folder):
-        return False
-    if any(leases.busy(f"{base}/{name}") for name in os.listdir(base) if os.path.isdir(f"{base}/{name}")):
+        return False, False
+    if leases.any_busy(base):
         firewall.forget(table, bridge)
-    else:
-        firewall.close(table)
-    return True
+        return True, False
+    _close(base, table)
+    return True, True
+
+
+def _close(base: str, table: str) -> None:
+    """Take the rules away, and first what only they make harmless: that the machine is a router."""
+    if os.path.exists(f"{base}/{leases.ROUTER}"):
+        from . import router
+
+        if not router.end(base):
+            return
+    firewall.close(table)
+
+
+def _close_left(base: str) -> None:
+    """The same for another data root, which left it because somebody still had a container."""
+    if os.path.exists(f"{base}/{leases.ROUTER}"):
+        from . import router
+
+        with leases.Locked(base):
+            if not leases.any_busy(base) and (table := router.table(base)):
+                _close(base, table)
 
 
 def abandon(bridge: str, table: str, folder: str) -> None:

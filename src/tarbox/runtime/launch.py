@@ -6,6 +6,8 @@ man 2 clone3, man 2 socketpair, man 2 execveat
 from __future__ import annotations
 
 from ..kernel import channel, runner, signals
+from ..kernel.capabilities import Capabilities
+from ..kernel.credentials import Credentials
 from ..kernel.namespaces import Spawn
 from ..kernel.program import Execute
 from ..kernel.runner import CloseDescriptors, DeathSignal
@@ -54,9 +56,10 @@ def table(steps: Sequence[Step], slots: Slots, errors: int, between: Sequence[Ro
     counts: list[int] = []
     knocked = False
     ready = [Row("write", (errors, KNOCK, len(KNOCK)), "write(parent)")]
-    if not any(isinstance(step, CloseDescriptors) for step in steps):  # what the caller had open is passed on,
-        ours = [errors, *(held for name, held in slots.descriptors.items() if not name.startswith(INHERITED))]
-        ready += [Row("fcntl", (held, _F_SETFD, _FD_CLOEXEC)) for held in ours]  # and nothing of ours
+    inherits = not any(isinstance(step, CloseDescriptors) for step in steps)  # what the caller had open is passed on,
+    if inherits:
+        ours = [held for name, held in slots.descriptors.items() if not name.startswith(INHERITED)]
+        ready += [Row("fcntl", (held, _F_SETFD, _FD_CLOEXEC)) for held in (errors, *ours)]  # and nothing of ours
     slots.found["errors"] = errors
     for step in steps:
         made = step.rows(slots)
@@ -64,6 +67,13 @@ def table(steps: Sequence[Step], slots: Slots, errors: int, between: Sequence[Ro
             made.insert(0, Row("recvfrom", (errors, 0, 0, 0, 0, 0), "recv(parent)"))
         if (kept := step.closes_but()) is not None:
             made[:0] = _closing([errors, *map(slots.take, kept)])
+        if inherits and isinstance(step, Credentials | Capabilities):
+            # While it has more rights than the command will have, as `CloseDescriptors` does: see the planner.
+            if not any("label" in later.takes() for later in steps[len(counts) :]):
+                theirs = [held for name, held in slots.descriptors.items() if name.startswith(INHERITED)]
+                made[:0] = _closing([errors, *theirs])
+                ready = [ready[0], Row("fcntl", (errors, _F_SETFD, _FD_CLOEXEC))]
+            inherits = False
         if isinstance(step, DeathSignal):  # a parent that died before it was set sends none; then this row fails
             made += ready
             knocked = True

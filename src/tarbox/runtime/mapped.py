@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from ..errors import UnsupportedError
 from ..kernel.devices import MakeDevices
-from ..kernel.idmap import IDS, MakeFilesAs, MakeFilesAsBefore, MakeMap, OpenMappedOverlay, OpenMappedTree
+from ..kernel.idmap import IDS, MakeFilesAs, MakeFilesAsBefore, MakeMap, MakeOwned, OpenMappedOverlay, OpenMappedTree
 from ..kernel.mount_points import MakeFilesystem
 from ..kernel.overlay import MakeScratch, OpenOverlay
-from ..kernel.user_namespace import BecomeRoot, CheckUser, JoinAsRoot, RaiseLimits, WriteMaps
+from ..kernel.root_maps import BecomeRoot, CheckUser, JoinAsRoot, RaiseLimits, WriteMaps
 from ..spec.mappings import check, outside_of, rows
 
 TYPE_CHECKING = False
@@ -87,7 +87,7 @@ class Ids:
                 made.append(OpenMappedOverlay(step) if step in image else step)
             elif type(step) is MakeFilesystem:
                 step.options = tuple(filter(None, [self._option(option, step.kind) for option in step.options]))
-                made.append(step)
+                made.append(MakeOwned(step, *self._root()) if step.kind == "devpts" else step)
             elif type(step) is MakeDevices:
                 made.append(MakeDevices(tuple((*node[:5], *self._both(node[5], node[6])) for node in step.nodes)))
             elif _is_root(step) and step not in image:
@@ -113,6 +113,13 @@ class Ids:
         outside, root = (outside_of(self.users, user), outside_of(self.groups, group)), self._root()
         return root[0] if outside[0] is None else outside[0], root[1] if outside[1] is None else outside[1]
 
+    def laid(self, target: str, options: MountOptions) -> OpenOverlay:
+        """An overlay over a directory of the host's, whose files are shown as the container's."""
+        known = dict(option.partition("=")[::2] for option in options.own)
+        lower, upper, work = (known.pop(name) for name in ("lowerdir", "upperdir", "workdir"))
+        rest = tuple(f"{name}={value}" if value else name for name, value in known.items())
+        return OpenMappedOverlay(OpenOverlay(target, (_unescaped(lower),), upper, work, rest))
+
     def bound(self, tree: OpenTree, mount: Mount, options: MountOptions) -> OpenTree:
         """A mount of the host's that is mapped: as the container is, or in its own way."""
         where = f"$.mounts of {mount['destination']}"
@@ -128,6 +135,11 @@ class Ids:
                 slot = f"ids {len(self.others) + 1}"
                 self.others[slot] = users, groups
         return OpenMappedTree(tree, slot, options.mapped == "ridmap")
+
+
+def _unescaped(path: str) -> str:
+    """A directory as it stood in a list that has colons between its entries."""
+    return path.replace("\\:", ":").replace("\\\\", "\\")
 
 
 def _is_root(step: Step) -> bool:

@@ -65,7 +65,7 @@ class Parts:
     """What was asked for; all of it is empty at first.
 
     namespaces: new ones, by OCI name. joined: the paths of others' by OCI name. clocks: the offsets of a new time
-    namespace, as for `MakeTimeNamespace`; empty for none. ids: the step that enters a user namespace before all else,
+    namespace, as for `MakeTimeNamespace`. ids: the step that enters a user namespace before all else,
     for a plain user; None where it comes with the new process. maps: which ids that one has, or the joined one; None
     for the same as outside. hostname, domainname, settings: of those namespaces. groups, limits:
     steps. image: the steps that give the slot "tree", the new root; with `mounts` there must be some. own_root: whether
@@ -192,7 +192,7 @@ def _opened(parts: Parts) -> list[Step]:
 
 
 def _clocks(parts: Parts) -> list[Step]:
-    if not parts.clocks:
+    if "time" not in parts.namespaces:
         return []
     from ..kernel.time_namespace import MakeTimeNamespace
 
@@ -203,7 +203,7 @@ def _entered(parts: Parts) -> tuple[str, ...]:
     """What this process enters for a moment: see `planner.py`, which does the same for a container."""
     if "user" in parts.joined or ("user" in parts.namespaces and not parts.ids):
         entered = tuple(kind for kind in parts.joined if kind != "user")
-        return (*entered, "time") if parts.clocks else entered
+        return (*entered, "time") if "time" in parts.namespaces else entered
     return ("pid",) if "pid" in parts.joined else ()
 
 
@@ -213,11 +213,10 @@ def _finds_directory(parts: Parts) -> bool:
 
 
 def _namespaces(parts: Parts) -> list[Step]:
-    outside = ("user", "pid", "time") if parts.clocks else ("user", "pid")
-    later = tuple(name for name in parts.namespaces if name not in outside)
+    later = tuple(name for name in parts.namespaces if name not in ("user", "pid", "time"))
     steps: list[Step] = []
     entered = (*_entered(parts), "pid", "user")
-    joins = [kind for kind in (*parts.joined, *(["time"] if parts.clocks else [])) if kind not in entered]
+    joins = [kind for kind in (*parts.joined, *parts.namespaces) if kind not in (*entered, *later)]
     if joins:
         from ..kernel.joined_namespaces import Join
 
@@ -258,6 +257,8 @@ def _mounts(parts: Parts) -> list[Step]:
                 options.propagation or "rprivate", options.recursively,
             )  # fmt: skip
             made: Step = parts.maps.bound(tree, mount, options) if parts.maps and options.mapped else tree
+        elif parts.maps and options.mapped:
+            made = parts.maps.laid(slot, options)
         else:
             made = MakeFilesystem(kind, slot, target, options.attributes, options.own, source)
         place = f"place {target}"

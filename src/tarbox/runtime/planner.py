@@ -66,12 +66,12 @@ class Beside:
     the first step. learn: every system call is told to this process; a number that
     nobody can guess, 0 for not. privileged: the caller may mount, make nodes and so on himself.
     watched: for a container without a PID namespace of its own, the path of a group of version 2 for all of its
-    processes, over which a guard watches; "" where there is none.
+    processes, over which a guard watches; "" where there is none. loopback: the caller may bring up a new one.
     """
 
     __slots__ = (
         "cgroups", "connected", "delegated", "extra_groups", "filter", "given", "held", "ignored", "init",
-        "interactive", "learn", "privileged", "steps", "user", "v1", "watched",
+        "interactive", "learn", "loopback", "privileged", "steps", "user", "v1", "watched",
     )  # fmt: skip
 
     def __init__(self, cgroups: Backend, v1: Mapping[str, str]) -> None:
@@ -91,6 +91,7 @@ class Beside:
         self.given: tuple[str, ...] = ()
         self.privileged = True
         self.watched = ""
+        self.loopback = True
 
 
 def plan(config: Config, beside: Beside) -> Plan:
@@ -143,7 +144,7 @@ def plan(config: Config, beside: Beside) -> Plan:
     born = _born(namespaces, beside)
     inside = [
         *_process(config, namespaces, born, joined, groups, ids),
-        *_names(config, linux, namespaces),
+        *_names(config, linux, namespaces, beside.loopback),
         AttachRoot(),
         *(step for step in files if step.by == RUNNER),
         *_console(terminal, RUNNER),
@@ -175,13 +176,12 @@ def _born(namespaces: tuple[str, ...], beside: Beside) -> tuple[str, ...]:
 
 def _ids(linux: Linux, beside: Beside, namespaces: tuple[str, ...], joined: Mapping[str, str]) -> Ids | None:
     """The maps of root's container in a user namespace of its own; None for any other."""
-    if "user" in namespaces or "user" in joined:
-        from .mapped import Ids, refuse
+    if not beside.privileged or not ("user" in namespaces or "user" in joined):
+        return None
+    from .mapped import Ids, refuse
 
-        if beside.privileged:
-            refuse(joined, namespaces)
-            return Ids(linux, "user" in joined)
-    return None
+    refuse(joined, namespaces)
+    return Ids(linux, "user" in joined)
 
 
 def _entered(namespaces: tuple[str, ...], joined: Mapping[str, str], ids: Ids | None) -> tuple[str, ...]:
@@ -275,7 +275,7 @@ def _map(linux: Linux, key: str) -> tuple[tuple[int, int, int], ...]:
     return tuple((row["containerID"], row["hostID"], row["size"]) for row in rows)  # type: ignore[attr-defined]
 
 
-def _names(config: Config, linux: Linux, namespaces: tuple[str, ...]) -> list[Step]:
+def _names(config: Config, linux: Linux, namespaces: tuple[str, ...], loopback: bool) -> list[Step]:
     """The host name, the loopback interface and the settings of the namespaces."""
     steps: list[Step] = []
     if "uts" in namespaces:
@@ -283,7 +283,7 @@ def _names(config: Config, linux: Linux, namespaces: tuple[str, ...]) -> list[St
             steps.append(HostName(config["hostname"]))
         if config.get("domainname"):
             steps.append(DomainName(config["domainname"]))
-    if "network" in namespaces:
+    if "network" in namespaces and loopback:
         steps.append(LoopbackUp())
     if linux.get("sysctl"):
         steps += [WriteSetting(name, value) for name, value in linux["sysctl"].items()]
@@ -311,6 +311,8 @@ def _files(
             slot = f"mount {number}"
             steps += [_bind(mount, options, slot, ids), *_attached(slot, target)]
             own_dev = own_dev and target != "/dev"
+        elif kind == "overlay" and options.mapped:
+            steps += _mapped_overlay(target, options, ids)
         elif kind == "cgroup":
             steps += _cgroup_mounts(target, options, beside, namespaces, groups)
         else:
@@ -350,11 +352,24 @@ def _bind(mount: Mount, options: MountOptions, slot: str, ids: Ids | None) -> St
     if not (options.mapped or mount.get("uidMappings") or mount.get("gidMappings")):
         return tree
     if ids is None:
-        raise UnsupportedError(
-            f"the mount at {mount['destination']} can't be mapped",
-            "that takes root, and a user namespace: --userns auto",
-        )
+        raise _unmapped(mount["destination"])
     return ids.bound(tree, mount, options)
+
+
+def _mapped_overlay(target: str, options: MountOptions, ids: Ids | None) -> list[Step]:
+    if ids is None:
+        raise _unmapped(target)
+    return [ids.laid(target, options), *_attached(target, target), *_made_read_only(target, options)]
+
+
+def _made_read_only(target: str, options: MountOptions) -> list[Step]:
+    return [ReadOnlyMount(target, target)] if "ro" in options.attributes else []
+
+
+def _unmapped(target: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the mount at {target} can't be mapped", "that takes root, and a user namespace: --userns auto"
+    )
 
 
 def _devices(linux: Linux, beside: Beside) -> list[Step]:
@@ -404,7 +419,7 @@ def _cgroup_mounts(
                 steps += [OpenTree(own, place, False, options.attributes), *_attached(place, place)]
     if beside.delegated:  # the one that it manages by itself, and so may write to
         steps += _filesystem("cgroup", f"{target}/{beside.delegated}", plain, ("none", f"name={beside.delegated}"))
-    return [*steps, ReadOnlyMount(target, target)] if "ro" in options.attributes else steps
+    return [*steps, *_made_read_only(target, options)]
 
 
 def _console(terminal: bool, by: str) -> list[Step]:
@@ -472,9 +487,12 @@ def _tail(process: Process, beside: Beside, new_user: bool, labels: Sequence[Ste
     else:
         steps += filters
     held = WHOLE if new_user else beside.held  # a new user namespace comes with all
-    steps += [BoundingSet(bounding, held), _credentials(process, beside, sets != {})]
+    if not later:
+        steps.append(CloseDescriptors())
+    steps.append(BoundingSet(bounding, held))
+    steps.append(_credentials(process, beside, sets != {}))
     steps.append(Capabilities(permitted, effective, inheritable, ambient, root_only=beside.user is not None))
-    steps += [*later, DeathSignal(), CloseDescriptors()]
+    steps += [*later, DeathSignal(), *([CloseDescriptors()] if later else [])]
     if no_new:
         steps += filters
     arguments = process["args"]

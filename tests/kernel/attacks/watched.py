@@ -41,7 +41,11 @@ def watched_do(self, index):  # type: ignore[no-untyped-def]
 
 
 def watched_wait(self, *rest):  # type: ignore[no-untyped-def]
-    os.write(log, f"first {os.readlink(f'/proc/{self.pid}/exe')}\n".encode())
+    try:
+        first = os.readlink(f"/proc/{self.pid}/exe")
+    except FileNotFoundError:
+        first = "ended"
+    os.write(log, f"first {first}\n".encode())
     if planted:
         try:
             __import__(planted)
