@@ -325,7 +325,7 @@ def test_rules_that_somebody_took_away_are_made_again(tarbox, image):
 @pytest.mark.parametrize("damage", [b"", b"\0" * 100, None])
 def test_kept_tables_that_were_damaged_are_made_anew(tarbox, image, damage):
     tarbox.output("run", image, "true")
-    (path,) = (tarbox.root / "cache").glob("tables-*")
+    (path,) = (tarbox.root / "cache").glob("*.nft")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
     with living(tarbox, "-p", "8080:80", image=image, script=ANSWER):

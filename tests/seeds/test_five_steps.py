@@ -44,8 +44,6 @@ def by_tarbox(tarbox, folder, *program):
     words = (
         "run",
         "--rm",
-        "--net",
-        "none",
         "-i",
         "-h",
         NAME,

@@ -27,7 +27,9 @@ from ..kernel.nftables import (
     open_socket,
 )
 from ..kernel.seccomp import keep_in, kept
+from ..unistd import os
 from .addresses import BITS, text
+from .leases import ROUTER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ SETS = {
 _BY_NAME = {(family, one.name): one for family, sets in SETS.items() for one in sets}
 _DEFAULT_ROOT = "/var/lib/tarbox"
 _NAME = "tarbox"
-RULES = 1  # goes up when rules.py, or how rules are encoded, changes: a test knows which bytes they are
+_SOURCES = ("networks/rules", "networks/firewall", "kernel/nft_rules", "kernel/nft_tables", "kernel/nft_types",
+            "kernel/nftables")  # fmt: skip
 _LARGEST = 1 << 16  # bytes of the encoded tables
 NEWER = "icmpv6 taddr"  # what not every nft can spell
 
@@ -165,10 +168,8 @@ def add(table: str, elements: Sequence[Element], folder: str, cache: str = "") -
         there = [family for family in SETS if has_table(socket, family, table)]
         made = len(there) < len(SETS)
         if made:
-            from .router import closed
-
             _make(socket, table, there, cache)
-            requests = [*(_adding(table, element) for element in closed(folder)), *requests]
+            requests = [*(_adding(table, element) for element in _closed(folder)), *requests]
         commit(socket, requests)
     _turn_flows(elements)
     return made
@@ -179,9 +180,18 @@ def _adding(table: str, element: Element) -> Message:
     return add_element(element.family, table, kind, element.key, element.data, exclusive=False)
 
 
+def _closed(folder: str) -> list[Element]:
+    """What of the machine isn't to be connected by its being a router, where we made it one."""
+    if not os.path.exists(f"{folder}/{ROUTER}"):
+        return []
+    from .router import closed
+
+    return closed(folder)
+
+
 def _make(socket: Netlink, table: str, there: Sequence[str], cache: str) -> None:
     """Make the tables. there: the families of which there is one: somebody took the other away."""
-    path = f"{cache}/tables-{RULES}-{table}.nft" if cache and not there else ""
+    path = _kept_name(table, cache) if cache and not there else ""
     datagram = kept(path, _LARGEST) if path else None
     if datagram:
         try:
@@ -198,6 +208,21 @@ def _make(socket: Netlink, table: str, there: Sequence[str], cache: str) -> None
     commit_batch(socket, datagram, requests)
     if path:
         keep_in(path, datagram)
+
+
+def _kept_name(table: str, cache: str) -> str:
+    """The file of the encoded tables: another one for other sources; "" where those can't be looked at."""
+    from .store import derived_id
+
+    package = os.path.dirname(os.path.dirname(__file__))
+    identity = ""
+    try:
+        for name in _SOURCES:
+            status = os.stat(f"{package}/{name}.py")
+            identity += f" {status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
+    except OSError:
+        return ""
+    return f"{cache}/{table}-{derived_id(identity)[:24]}.nft"
 
 
 def take_back(table: str, words: str) -> None:
