@@ -86,6 +86,7 @@ def test_whatever_fails_nothing_is_left(name, whole, plain_folder, rootfs, test_
 REASONS = ("Input/output error", "this kernel has no overlay file system")
 # There is another way without these, or what they would do is done already.
 SPARE = ("stat", "mkdir", "chown", "fchown", "fchmod", "memfd_create", "mmap", "setns")
+SPARE_FILES = (".nft", "/ip_forward", "/accept_redirects")  # what was computed before; settings, which are written then
 
 
 @pytest.mark.parametrize("name", [*IN_HALVES, *(pytest.param(n, marks=pytest.mark.long) for n in REST)])
@@ -95,21 +96,28 @@ def test_whatever_call_fails_nothing_is_left(name, plain_folder, rootfs, test_ho
 
     def drive():
         faults.be_driver()
-        first = faults.Command(scene)
-        first.drive()
+        for _ in range(2):  # what the first one computes the others find on disk
+            first = faults.Command(scene)
+            first.drive()
         first.said()
         before = scene.things()
-        wrong = []
-        for call, done in enumerate(first.calls):
+        wrong, again = [], []
+        for call in range(len(first.calls)):
             command = faults.Command(scene, call=call)
             command.drive()
             told, changes = command.answer or (f"nothing was told: {command.said()}", [])
             lines = [*changes, *faults.left(command, before)]
-            if not any(reason in str(told) for reason in REASONS) and (told or done not in SPARE):
+            done, _, path = command.calls[call].partition(" ") if call < len(command.calls) else ("none", "", "")
+            if told == 0 and done == "write" and path.startswith("socket:"):
+                again.append(call)  # encoded tables: once more with those that aren't kept
+            elif told == 0 and (done in SPARE or path.endswith(SPARE_FILES) or done == "none"):
+                pass
+            elif not any(reason in str(told) for reason in REASONS):
                 lines.append(f"the run ended with {told!r}")
-            wrong += [f"{call} {done}: {line}" for line in lines]
-        return wrong, len(first.calls), sum(by == PARENT for _, by in first.steps)
+            wrong += [f"{call} {done} {path}: {line}" for line in lines]
+        return wrong, again, len(first.calls), sum(by == PARENT for _, by in first.steps)
 
-    wrong, calls, steps = in_child(drive)
+    wrong, again, calls, steps = in_child(drive)
     assert not wrong, "\n".join(wrong)
+    assert len(again) <= 1
     assert calls > steps

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from errno import ENOENT
 
-from ..errors import TarboxError, UnsupportedError
+from ..errors import UnsupportedError
 from ..kernel import nft_types as types
 from ..kernel.netlink import NetlinkError
 from ..kernel.nftables import (
@@ -197,7 +197,7 @@ def _make(socket: Netlink, table: str, there: Sequence[str], cache: str) -> None
         try:
             commit_batch(socket, datagram)
             return
-        except TarboxError:  # which request that was the messages know
+        except (NetlinkError, UnsupportedError):  # which request that was the messages know
             pass
     from ..kernel.nft_tables import create
     from .rules import tables
