@@ -86,7 +86,7 @@ def test_whatever_fails_nothing_is_left(name, whole, plain_folder, rootfs, test_
 REASONS = ("Input/output error", "this kernel has no overlay file system")
 # There is another way without these, or what they would do is done already.
 SPARE = ("stat", "mkdir", "chown", "fchown", "fchmod", "memfd_create", "mmap", "setns")
-SPARE_FILES = (".nft", "/ip_forward", "/accept_redirects")  # what was computed before; settings, which are written then
+SPARE_FILES = (".nft", "/ip_forward", "/forwarding", "/accept_redirects")  # what was computed; settings to be written
 
 
 @pytest.mark.parametrize("name", [*IN_HALVES, *(pytest.param(n, marks=pytest.mark.long) for n in REST)])
