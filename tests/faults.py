@@ -377,7 +377,7 @@ class Command:
             def calling(*arguments, **options):
                 if not self.counting:
                     return call(*arguments, **options)
-                made.append(arguments[0] if call is syscall else name)
+                made.append((arguments[0], "") if call is syscall else (name, _on_what(arguments)))
                 if len(made) - 1 == self.call:
                     raise KernelError(name, arguments, EIO) if call is syscall else OSError(EIO, os.strerror(EIO))
                 return call(*arguments, **options)
@@ -503,6 +503,17 @@ class Command:
         text = os.pread(self.stderr, size, 0).decode()
         os.close(self.stderr)
         return text
+
+
+def _on_what(arguments):
+    """The path that a call of the interpreter's is about, that of a descriptor as well."""
+    first = arguments[0] if arguments else ""
+    if not isinstance(first, int):
+        return first
+    try:
+        return os.readlink(f"/proc/self/fd/{first}")
+    except OSError:
+        return ""
 
 
 def _framed(kind, value):

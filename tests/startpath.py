@@ -20,6 +20,9 @@ FORBIDDEN = {
 # Modules of our own, and of Python's beyond those that it loads for `-I -S -c pass`.
 OWN_BUDGET = 72
 PLAIN_USERS = 1  # more of our own for a plain user, who needs a user namespace
+CONNECTED = 14  # more for a container on a network: addresses, interfaces, rules, and taking them away
+MAKING = 7  # and to make the network: its rules; is its subnet still free, forwarding, is a firewall in the way
+PUBLISHED = 10  # and yet more for one with published ports, which are read, taken and served
 OTHERS_BUDGET = 8
 
 

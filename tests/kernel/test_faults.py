@@ -100,14 +100,14 @@ def test_whatever_call_fails_nothing_is_left(name, plain_folder, rootfs, test_ho
         first.said()
         before = scene.things()
         wrong = []
-        for call, done in enumerate(first.calls):
+        for call, (done, path) in enumerate(first.calls):
             command = faults.Command(scene, call=call)
             command.drive()
             told, changes = command.answer or (f"nothing was told: {command.said()}", [])
             lines = [*changes, *faults.left(command, before)]
             if not any(reason in str(told) for reason in REASONS) and (told or done not in SPARE):
                 lines.append(f"the run ended with {told!r}")
-            wrong += [f"{call} {done}: {line}" for line in lines]
+            wrong += [f"{call} {done} {path}: {line}" for line in lines]
         return wrong, len(first.calls), sum(by == PARENT for _, by in first.steps)
 
     wrong, calls, steps = in_child(drive)

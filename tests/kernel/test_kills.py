@@ -330,7 +330,8 @@ def test_whoever_deletes_a_bridge_is_killed(tarbox, rootfs_busybox):
         os.kill(int(holders[0]), signal.SIGKILL)
         until(lambda pid=holders[0], journal=journal: not _holds(pid, journal))
         time.sleep(0.4)
-        assert (interfaces(), _journals(tarbox)) == ({"lo", bridge}, [journal])
+        until(lambda there=bridge: interfaces() == {"lo", there})
+        assert _journals(tarbox) == [journal]
         tarbox.output("run", *words, rootfs_busybox, "true")
         assert journal not in _journals(tarbox)
         until(lambda: interfaces() == {"lo"} and not _journals(tarbox))

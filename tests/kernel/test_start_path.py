@@ -9,8 +9,10 @@ import subprocess
 
 import pytest
 
+import boxes
 import roots
 import startpath
+import testhost
 
 
 def test_a_run_loads_only_what_it_needs(tarbox, rootfs_busybox):
@@ -26,6 +28,36 @@ def test_a_run_of_an_unpacked_tarball_loads_only_what_it_needs(tarbox, busybox_t
     done = tarbox("run", "--rm", "--net", "none", busybox_tar, "true", python=("-X", "importtime"))
     assert done.returncode == 0, done.stderr
     startpath.check(startpath.parsed(done.stderr))
+
+
+def test_a_connected_run_loads_only_what_it_needs(tarbox, rootfs_busybox):
+    """The second one in a row finds the network there, and needs none of what the first makes it of."""
+    words = ("run", "--rm", rootfs_busybox, "true")
+    assert tarbox(*words).returncode == 0
+    boxes.until(lambda: testhost.interfaces() == {"lo"})
+    for more in (startpath.MAKING, 0):
+        done = tarbox(*words, python=("-X", "importtime"))
+        assert done.returncode == 0, done.stderr
+        modules = startpath.parsed(done.stderr)
+        startpath.check(modules, startpath.CONNECTED + more)
+        assert "tarbox.networks.leases" in modules
+        for name in ("networks.changes", "networks.ports"):
+            assert f"tarbox.{name}" not in modules
+        for name in ("networks.rules", "networks.barriers", "kernel.nft_rules", "kernel.nft_tables"):
+            assert (f"tarbox.{name}" in modules) == bool(more)
+        if more:
+            living = tarbox.start("run", "-i", rootfs_busybox, "sh", "-c", "echo ready; read line")
+            assert living.stdout.readline() == b"ready\n"
+    living.communicate()
+
+
+def test_a_run_with_published_ports_loads_only_what_it_needs(tarbox, rootfs_busybox):
+    words = ("run", "--rm", "-p", "8080:80", rootfs_busybox, "true")
+    assert tarbox(*words).returncode == 0
+    done = tarbox(*words, python=("-X", "importtime"))
+    assert done.returncode == 0, done.stderr
+    modules = [name for name in startpath.parsed(done.stderr) if name != "_socket"]
+    startpath.check(modules, startpath.CONNECTED + startpath.MAKING + startpath.PUBLISHED)
 
 
 def test_a_run_on_a_terminal_loads_only_what_it_needs(tarbox, rootfs_busybox):

@@ -1,7 +1,7 @@
 """A container in fifteen lines of shell beside `tarbox run`: the same from inside, and where tarbox goes further.
 
     sh fifteen_lines.sh fish.tar fish
-    tarbox run -it -h container-fun-times -m 1000000000 --cpu-shares 512 ./fish.tar fish
+    tarbox run -it --net none -h container-fun-times -m 1000000000 --cpu-shares 512 ./fish.tar fish
 
 What was changed of the original: README.md here.
 """
@@ -40,9 +40,8 @@ def by_hand(archive, folder, program="/bin/sh /probe.sh"):
 
 
 def by_tarbox(tarbox, archive, *program):
-    words = tarbox.command(
-        "run", "--rm", "--net", "none", "-i", "-h", NAME, *LIMITS, archive, *(program or ("/bin/sh", "/probe.sh"))
-    )
+    words = ("run", "--rm", "-i", "--net", "none", "-h", NAME, *LIMITS, archive)
+    words = tarbox.command(*words, *(program or ("/bin/sh", "/probe.sh")))
     return seen.running(words, tarbox.folder, tarbox.environment())
 
 

@@ -9,6 +9,7 @@ What was changed of the original: README.md here.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 
@@ -43,8 +44,6 @@ def by_tarbox(tarbox, folder, *program):
     words = (
         "run",
         "--rm",
-        "--net",
-        "none",
         "-i",
         "-h",
         NAME,
@@ -64,6 +63,7 @@ def both(tarbox, folder):
         hand["network"] = subprocess.run(["ip", "-br", "addr"], capture_output=True, text=True, check=True).stdout
     with seen.running(*by_tarbox(tarbox, folder)) as (ours, pid):
         ours["outside"] = seen.of(pid)["NSpid"]
+        ours["network"] = subprocess.run(["ip", "-br", "addr"], capture_output=True, text=True, check=True).stdout
     assert tools.tree(folder / "skeletonfs") == before, "the skeleton was copied, not used"
     assert not os.listdir(folder / "newroot"), "what is mounted inside isn't seen outside"
     return hand, ours
@@ -84,14 +84,22 @@ def test_they_look_the_same_from_inside(both):
     assert hand["files"] == ours["files"]
 
 
-def test_a_pair_of_interfaces_leads_out(both):
-    """The script's third step. tarbox's part of this comparison has its place here: see below."""
+def test_a_pair_of_interfaces_leads_out(both, tarbox, folder):
+    """The script's third step: one more interface inside, plugged into a bridge that has an address outside.
+
+    In the script's the one inside has none, and is down.
+    """
     hand, ours = both
     assert set(hand["interfaces"].split()) == {"lo", "mybr1"}
+    assert set(ours["interfaces"].split()) == {"lo", "eth0"}
     assert "192.168.47.11/24" in hand["network"]
-    # PLACE for the bridge network: `tarbox run --net bridge …` has an interface beside lo then, with an address that
-    # the host reaches, as 192.168.47.12 is reached here. Until then a container of tarbox's has loopback, and no more.
-    assert ours["interfaces"].split() == ["lo"]
+    assert "10.211.0.1/16" in ours["network"]
+    words = "ip -o address show eth0; ip route; nc -w 5 10.211.0.1 9 || echo refused"
+    command, where, env = by_tarbox(tarbox, folder, "sh", "-c", words)
+    done = subprocess.run(command, cwd=where, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert re.search(r"inet 10\.211\.0\.\d+/16", done.stdout)
+    assert "default via 10.211.0.1 dev eth0" in done.stdout
+    assert "refused" in done.stdout + done.stderr, "the host was reached, and nobody listens"
 
 
 def test_tarbox_goes_further(both):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+import boxes
 import testhost
 from seeds import seen
 
@@ -175,17 +176,63 @@ def test_a_pair_of_interfaces(tarbox, example):
             set_up = "ip addr add 10.0.0.2/24 dev veth_container; ip link set veth_container up; ip -o link"
             links = subprocess.check_output([*inside, "sh", "-c", set_up], text=True)
             assert "veth_container@" in links
-            reach = (
-                "import socket, sys; s = socket.socket(); s.settimeout(10); sys.exit(s.connect_ex((sys.argv[1], 9)))"
-            )
             for start, address in ((["env"], "10.0.0.2"), (inside, "10.0.0.1")):
-                done = subprocess.run([*start, "python3", "-c", reach, address])
+                done = subprocess.run([*start, "python3", "-c", REACH, address])
                 assert done.returncode == 111, "ECONNREFUSED: it was reached, and nobody listens"
     finally:
         subprocess.run(["ip", "link", "del", "veth_host"], check=False, stderr=subprocess.DEVNULL)
-    # PLACE for the bridge network: a container of tarbox's that is on one is reached from here, and reaches the host,
-    # by the same two connections. The text ends here and tells of a bridge and the way to the internet without
-    # commands; both have their place here as well.
+
+
+def test_a_pair_of_interfaces_and_a_bridge(tarbox, example):
+    """The same two connections with a container of tarbox's, which needs no other command.
+
+    The text ends here, and tells of a bridge and the way to others without commands: those two are here as well.
+    """
+    command = tarbox.command("run", "-i", "--rm", "./example", "bash", "-c", WAIT)
+    with stop(command, example.parent, tarbox.environment()) as (pid, _):
+        inside = ["nsenter", f"--net=/proc/{pid}/ns/net"]
+        links = subprocess.check_output([*inside, "ip", "-o", "address", "show", "eth0"], text=True)
+        address = re.search(r"inet ([0-9.]+)/16", links)[1]
+        (bridge,) = (name for name in testhost.interfaces() if name.startswith("tb-"))
+        ports = subprocess.check_output(["ip", "-o", "link", "show", "master", bridge], text=True)
+        assert len(ports.splitlines()) == 1
+        for start, to in ((["env"], address), (inside, "10.211.0.1")):
+            done = subprocess.run([*start, "python3", "-c", REACH, to])
+            assert done.returncode == 111, "ECONNREFUSED: it was reached, and nobody listens"
+        # A machine beyond the host, of which the host is the router: it sees the host's address.
+        with beyond() as (listening, to):
+            assert listening.readline() == "listening\n"
+            assert subprocess.run([*inside, "python3", "-c", REACH.replace("9)", "99)"), to]).returncode == 0
+            assert listening.readline() == "10.77.0.1\n"
+
+
+REACH = "import socket, sys; s = socket.socket(); s.settimeout(10); sys.exit(s.connect_ex((sys.argv[1], 9)))"
+TELL = (
+    "import socket; s = socket.create_server(('', 99)); print('listening', flush=True); "
+    "print(s.accept()[1][0], flush=True)"
+)
+
+
+@contextlib.contextmanager
+def beyond():
+    """A machine behind another interface of the host's, which tells of who connects to it; its address."""
+    process = subprocess.Popen(["unshare", "-n", "cat"], stdin=subprocess.PIPE)
+    there = ["nsenter", f"--net=/proc/{process.pid}/ns/net"]
+    try:
+        own = os.readlink("/proc/self/ns/net")
+        boxes.until(lambda: os.readlink(f"/proc/{process.pid}/ns/net") != own)
+        for words in (
+            ["ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", str(process.pid)],
+            ["ip", "address", "add", "10.77.0.1/24", "dev", "uplink"],
+            ["ip", "link", "set", "uplink", "up"],
+            [*there, "ip", "address", "add", "10.77.0.2/24", "dev", "eth0"],
+            [*there, "ip", "link", "set", "eth0", "up"],
+        ):
+            subprocess.run(words, check=True)
+        with subprocess.Popen([*there, "python3", "-c", TELL], stdout=subprocess.PIPE, text=True) as telling:
+            yield telling.stdout, "10.77.0.2"
+    finally:
+        process.communicate()
 
 
 @pytest.mark.skipif(not seen.version_1(), reason="the text's control groups are version 1's")

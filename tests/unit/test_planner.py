@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tarbox.engine import network
 from tarbox.engine.config import config, user_of
 from tarbox.engine.machine import Machine
 from tarbox.engine.options import MountOption, RunOptions, Ulimit
@@ -22,6 +23,10 @@ from tarbox.images import host
 from tarbox.images.source import ARCHIVE, DIRECTORY, HOST, Source
 from tarbox.kernel import cgroups
 from tarbox.kernel.mounts import MakeSource
+from tarbox.networks import ports
+from tarbox.networks.definition import Network
+from tarbox.networks.request import laid_out
+from tarbox.plan import explain
 from tarbox.plan.step import RUNNER
 from tarbox.runtime.planner import Beside, plan
 
@@ -49,6 +54,24 @@ def options_of(**chosen):
     return options
 
 
+NETWORKS = {
+    "bridge": Network("2" * 64, "bridge", (laid_out((4, 10 << 24 | 211 << 16, 16)),), options={"mtu": "1500"}),
+    "web": Network(
+        "3" * 64, "web", (laid_out((4, 10 << 24 | 2 << 16, 24)), laid_out((6, 0xFD000002 << 96, 64))),
+        True, True, {}, {"mtu": "1400", "com.docker.network.bridge.name": "web0"}, "",
+    ),
+}  # fmt: skip
+
+
+def connect(beside, options):
+    """What the engine puts beside a config for a container that has the second address of a network."""
+    attached = network.Attached(NETWORKS[options.network])
+    own = [(subnet, subnet.first + 1) for subnet in attached.network.subnets]
+    network._plan(attached, own, [port for text in options.ports for port in ports.read(text)], options, ID, ROOTS)
+    beside.steps += attached.steps
+    beside.connected = attached.connected
+
+
 def planned(options, source, facts, uid=0):
     """The plan of a run on a machine with these control groups, for this user."""
     machine = Machine("machine", (0, 1), uid=uid, gid=uid, devices=DEVICES if options.privileged else ())
@@ -61,6 +84,8 @@ def planned(options, source, facts, uid=0):
     scratch = f"/var/lib/tarbox/scratch/{ID}"
     beside.steps += source.steps("/var/lib/tarbox", scratch, options.root_tmpfs, beside.privileged)
     beside.steps += [MakeSource(mount.source) for mount in options.mounts if mount.create]
+    if options.network in NETWORKS:
+        connect(beside, options)
     beside.user = user_of(options, {})
     beside.extra_groups = tuple(options.group_add)
     beside.filter = None if options.privileged else ("default", b"\x06\0\0\0\0\0\xff\x7f", 0)
@@ -85,6 +110,7 @@ def told(made) -> str:
     return "\n".join(lines).replace(ID, "ID") + "\n"
 
 
+ROOTS = SimpleNamespace(data="/var/lib/tarbox", state="/run/tarbox/var-lib-tarbox", cache="/var/lib/tarbox/cache")
 DIRECTORY_RUN = (Source(DIRECTORY, "/srv/rootfs", False), "v1", 0)
 BIND = MountOption("bind", "/srv/data", "/data", ("rbind", "rro", "rprivate"), create=True)
 INNER = MountOption("bind", "/srv/inner", "/data/inner", ("bind", "rslave"))
@@ -105,6 +131,18 @@ RUNS = {
     "read-only-binds": (options_of(read_only=True, mounts=[INNER, BIND, TMPFS]), *DIRECTORY_RUN),
     "privileged": (options_of(privileged=True), *DIRECTORY_RUN),
     "in-memory": (options_of(root_tmpfs=1 << 20), Source(DIRECTORY, "/srv/rootfs", True), "v1", 0),
+    "connected": (
+        options_of(network="bridge", ports=["8080:80", "127.0.0.1:53:53/udp", "[::1]:81:81"]),
+        *DIRECTORY_RUN,
+    ),
+    "connected-six-userns": (
+        options_of(
+            uidmap=MAP, gidmap=MAP, network="web", mac_address="02:42:ac:11:00:02", ports=["[fd00::9]:53:53/udp"]
+        ),
+        Source(DIRECTORY, "/srv/rootfs", False),
+        "v1",
+        0,
+    ),
     "host-namespaces": (options_of(namespaces=dict.fromkeys(("pid", "ipc", "uts", "cgroup"), "host")), *DIRECTORY_RUN),
     "joined-namespaces": (
         options_of(
@@ -186,6 +224,21 @@ def test_a_config_gives_exactly_these_steps(name):
 
 def test_every_golden_plan_has_a_run():
     assert {file.stem for file in GOLDEN.glob("*.plan")} == set(RUNS)
+
+
+@pytest.mark.parametrize("name", ["connected", "connected-six-userns"])
+def test_what_is_told_of_a_network(name):
+    """Each step of it, with the commands that do the same, as `explain` shows them."""
+    options, source, facts, uid = RUNS[name]
+    made = planned(options, source, MACHINES[facts], uid)
+    steps = [step for step in made.steps if type(step).__name__ in ("MakeNetwork", "Forward", "AddElements",
+                                                                    "ConnectVeth", "AwaitNetwork")]  # fmt: skip
+    lines = [line for number, step in enumerate(steps, 1) for line in (*explain.told(number, step, {ID: "ID"}), "")]
+    file = GOLDEN / f"{name}.network"
+    text = "\n".join(lines)
+    if os.environ.get("TARBOX_GOLDEN") == "write":
+        file.write_text(text)
+    assert text == file.read_text()
 
 
 def test_the_planner_asks_the_kernel_for_nothing(monkeypatch):

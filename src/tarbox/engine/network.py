@@ -11,9 +11,9 @@ man 4 veth, man 8 nft
 
 from __future__ import annotations
 
-from errno import EACCES, EPERM, EROFS
+from errno import EACCES, ENOENT, EPERM, EROFS
 
-from ..errors import NetworkNotFoundError, UnsupportedError, UsageError
+from ..errors import KernelError, NetworkNotFoundError, UnsupportedError, UsageError
 from ..kernel.bridge import ConnectVeth
 from ..networks import firewall, leases
 from ..networks.addresses import packed, read, text
@@ -104,7 +104,9 @@ def _lacking(capabilities: int) -> tuple[str, str]:
                 "/proc/sys is mounted read-only, so there can be neither a bridge nor forwarding",
                 "run the outer container with --privileged",
             )
-        return (f"there is no {_SETTING}, so there can be neither a bridge nor forwarding", "mount /proc")
+        if error.errno == ENOENT:
+            return (f"there is no {_SETTING}, so there can be neither a bridge nor forwarding", "mount /proc")
+        raise KernelError("open", (_SETTING,), error.errno or 0) from None
     return "", ""
 
 

@@ -5,7 +5,7 @@ options ─► source, config ─► plan ─► journal ─► execution ─►
 
 from __future__ import annotations
 
-from ..errors import ImageNotFoundError, KernelError, TarboxError, UnsupportedError
+from ..errors import ImageNotFoundError, KernelError, TarboxError, UnsupportedError, UsageError
 from ..images import source
 from ..kernel import cgroups, signals
 from ..kernel.mounts import MakeSource
@@ -24,7 +24,7 @@ from .machine import read_machine
 from .options import HOST, NONE
 from .roots import Roots
 from .session import Session
-from .undo import UNDO, load
+from .undo import UNDO, load, load_network
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -198,23 +198,31 @@ def _attach(
     warnings: list[str],
 ) -> Attached | None:
     """Take what the container needs of a network; None where it has none, the host's, or somebody else's."""
-    if options.network == HOST or options.network.startswith("/"):
-        return None
     powerless = not machine.uid and not machine.capabilities >> _NET_ADMIN & 1
-    if options.network == NONE and not powerless:
-        return None
-    if machine.uid and not (options.network or options.ports or options.publish_all):
-        options.network = NONE
-        return None
-    from . import network
+    default = not (options.network or options.ports or options.publish_all)
+    name = ""
+    if not (options.network in (NONE, HOST) or options.network.startswith("/") or (machine.uid and default)):
+        from . import network
 
-    name = network.wanted(options, machine.uid, machine.capabilities, warnings) if options.network != NONE else ""
+        name = network.wanted(options, machine.uid, machine.capabilities, warnings)
     if not name:
-        options.network = NONE
-        if powerless:
+        options.network = options.network or NONE
+        _refuse_addresses(options)
+        if powerless and options.network == NONE:
+            from . import network
+
             warnings.append(network.down())
         return None
     return network.attach(name, options, image, id, roots, keep, warnings)
+
+
+def _refuse_addresses(options: RunOptions) -> None:
+    for option, value in (("--ip", options.ip), ("--ip6", options.ip6), ("--mac-address", options.mac_address)):
+        if value:
+            raise UsageError(
+                f"{option} {value} can't be had with --network {options.network}: it makes no interface",
+                "leave it out, or choose another network",
+            )
 
 
 def _planned(
@@ -397,6 +405,8 @@ def _carry_out(
 def _begin_to_take_away(container: Container) -> None:
     """While the container is being set up there is time for what needn't wait for its end."""
     load()
+    if container.attached:
+        load_network()
     for step in container.plan.steps:
         if isinstance(step, OpenOverlay) and step.work:
             drop_marker(step.work)

@@ -85,6 +85,11 @@ def load() -> None:
     from ..kernel import trees  # noqa: F401
 
 
+def load_network() -> None:
+    """The same for a container that is on one."""
+    from ..networks import teardown  # noqa: F401
+
+
 UNDO: dict[str, Callable[[str], None]] = {
     "tree": _tree,
     "mount": _mount,

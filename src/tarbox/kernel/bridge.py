@@ -228,7 +228,7 @@ class ConnectVeth(Step):
             *(f"{there}ip {'-6 ' if len(gateway) > 4 else ''}route add default via {shown(gateway)} dev {INSIDE}"
               for gateway in self.gateways),
         ]  # fmt: skip
-        return "\n".join(lines)
+        return "; ".join(lines)
 
 
 def mac(addresses: tuple[tuple[bytes, int], ...]) -> bytes:

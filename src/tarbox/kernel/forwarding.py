@@ -13,10 +13,9 @@ man 7 ip, man 5 proc_sys_net; https://docs.kernel.org/networking/ip-sysctl.html
 from __future__ import annotations
 
 from ..plan.step import PARENT, Slots, Step
-from ..unistd import os
 from .links import BY_ADVERTISEMENT, links, routes
 from .netlink import Netlink
-from .sysctl import ensure
+from .sysctl import ensure, setting
 
 _IPV4, _IPV6 = "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"
 _CONF = "/proc/sys/net/ipv6/conf"
@@ -69,15 +68,3 @@ def listeners() -> list[str]:
         learnt = {route.index for route in routes(socket, 6) if route.by == BY_ADVERTISEMENT}
         names = [link.name for link in links(socket) if link.index in learnt] if learnt else []
     return [name for name in names if setting(f"{_CONF}/{name}/accept_ra") == HOST_LISTENS]
-
-
-def setting(path: str) -> str:
-    """What a file below /proc/sys says, "" where there is none."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        return os.read(descriptor, 64).decode().strip()
-    finally:
-        os.close(descriptor)

@@ -49,7 +49,7 @@ _PORT_HAIRPIN, _PORT_ISOLATED = 4, 33
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS, _IFA_NODAD = 1, 2, 8, 2
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
 _UNICAST, _UNIVERSE, _LINK_SCOPE = 1, 0, 253
-_SIOCGIFINDEX = 0x8933
+_SIOCGIFMTU, _SIOCGIFINDEX = 0x8921, 0x8933
 _WITHOUT_COUNTERS = number(29, 8)  # IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS: they are most of an answer
 
 
@@ -222,15 +222,26 @@ class Route:
 
 def index_of(socket: Netlink, name: str) -> int:
     """The index of the interface of this name, 0 for none, in the namespace where the process is: not the socket's."""
+    return _word(_asked(socket, name, _SIOCGIFINDEX, "SIOCGIFINDEX"))
+
+
+def mtu_of(socket: Netlink, name: str) -> int:
+    """The largest packet of an interface in the namespace where the process is, in bytes, 0 where there is none.
+
+    Unlike `link`, it doesn't wait while somebody else makes or removes interfaces.
+    """
+    return _word(_asked(socket, name, _SIOCGIFMTU, "SIOCGIFMTU"))
+
+
+def _asked(socket: Netlink, name: str, request: int, said: str) -> bytes:
     if len(name.encode()) > NAME_LIMIT:  # the kernel would look for what it begins with
-        return 0
+        return b""
     try:
-        answer = ioctl(socket.fileno(), _SIOCGIFINDEX, name.encode().ljust(40, b"\0"))
+        return ioctl(socket.fileno(), request, name.encode().ljust(40, b"\0"))[16:20]
     except OSError as error:
         if error.errno == ENODEV:
-            return 0
-        raise NetlinkError(f"SIOCGIFINDEX {name}", error.errno or 0) from None
-    return _word(answer[16:20])
+            return b""
+        raise NetlinkError(f"{said} {name}", error.errno or 0) from None
 
 
 def link(socket: Netlink, name: str) -> Link | None:

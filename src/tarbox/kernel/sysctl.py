@@ -31,18 +31,28 @@ _REASONS = {
 }  # fmt: skip
 
 
+def setting(path: str) -> str:
+    """What a file below /proc/sys says, "" where there is none; raises KernelError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(descriptor, 64).decode().strip()
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise KernelError("read", (path,), error.errno or 0) from None
+
+
 def ensure(path: str, value: str) -> bool:
     """Write a setting below /proc/sys where it is another one; returns whether it was. Raises KernelError.
 
     What belongs to a network namespace is that of the one in which this process is.
     """
+    if setting(path) == value:
+        return False
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            if os.read(descriptor, 64).strip() == value.encode():
-                return False
-        finally:
-            os.close(descriptor)
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(descriptor, value.encode())

@@ -18,10 +18,10 @@ from __future__ import annotations
 
 from ..errors import KernelError, StorageError
 from ..kernel.bridge import ALIAS
-from ..kernel.forwarding import HOST_LISTENS, ROUTER_LISTENS, forwards, listeners, setting
+from ..kernel.forwarding import HOST_LISTENS, ROUTER_LISTENS, forwards, listeners
 from ..kernel.links import links
 from ..kernel.netlink import Netlink
-from ..kernel.sysctl import ensure
+from ..kernel.sysctl import ensure, setting
 from ..unistd import os
 from . import firewall, leases
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from ..kernel.links import link
+from ..kernel.links import mtu_of
 from ..kernel.netlink import Netlink
 from ..unistd import os
 
@@ -30,9 +30,11 @@ def read() -> list[Route]:
 
 def uplink_mtu() -> int:
     """The largest packet of the interfaces that the default routes leave by, 0 for the usual 1500 bytes."""
-    names = {name for _, _, prefix, name in read() if prefix == 0}
+    names = {name for _, _, prefix, name in read() if prefix == 0 and name != "lo"}
+    if not names:
+        return 0
     with Netlink() as socket:
-        there = [found.mtu for name in names if (found := link(socket, name)) and name != "lo"]
+        there = [mtu for name in names if (mtu := mtu_of(socket, name))]
     smallest = min(there, default=_USUAL)
     return 0 if smallest >= _USUAL else smallest
 
