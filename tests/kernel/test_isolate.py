@@ -129,7 +129,8 @@ def test_processes_of_its_own(tarbox):
 def test_process_1_and_signals(tarbox):
     """From inside not even SIGKILL reaches it, nor what it doesn't handle; from outside SIGKILL does."""
     script = (
-        "kill -KILL 1; kill -TERM 1; sleep 0.1; echo lives; trap 'echo asked' TERM; kill -TERM 1; echo on; exec cat"
+        "kill -KILL 1; kill -TERM 1; sleep 0.1; echo lives; trap 'echo asked' TERM; kill -TERM 1; trap - TERM;"
+        " echo on; exec cat"
     )
     process = tarbox.start("isolate", "--pid", "--mount", "sh", "-c", script, text=True)
     try:

@@ -37,7 +37,7 @@ def steps(line: str, monkeypatch: pytest.MonkeyPatch | None = None, machine: Mac
         ("--mount true", ["Unshare", "PrivateMounts"]),
         ("--pid true", []),
         ("--mount --pid true", ["Unshare", "PrivateMounts", "MountProc"]),
-        ("--user true", ["WriteIdMaps", "AwaitIdMaps", "Capabilities"]),
+        ("--user true", ["WriteMaps", "AwaitIdMaps", "Capabilities"]),
         ("--no-new-privileges true", ["NoNewPrivileges"]),
         ("--cap-drop CHOWN true", ["BoundingSet", "Capabilities"]),
         ("-u 1000 true", ["OpenDirectory", "LookUpUser", "Credentials"]),
@@ -58,7 +58,7 @@ def steps(line: str, monkeypatch: pytest.MonkeyPatch | None = None, machine: Mac
         ("--pid=pid:1 --mount true", ["OpenNamespace", "Unshare", "PrivateMounts", "MountProc"]),
         ("--uptime-offset 1d true", ["MakeTimeNamespace", "Join"]),
         ("--time true", ["MakeTimeNamespace", "Join"]),
-        ("--user --ipc=pid:1 true", ["OpenNamespace", "WriteIdMaps", "AwaitIdMaps", "Capabilities"]),
+        ("--user --ipc=pid:1 true", ["OpenNamespace", "WriteMaps", "AwaitIdMaps", "Capabilities"]),
         (
             "--uidmap 0:1000:9 true",
             ["MakeMap", "MakeFilesAs", "MakeFilesAsBefore", "WriteMaps", "BecomeRoot", "Capabilities"],

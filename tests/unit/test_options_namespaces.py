@@ -13,6 +13,7 @@ from tarbox.engine.machine import Machine
 from tarbox.engine.options import MountOption, RunOptions
 from tarbox.errors import ConfigError, KernelError, UnsupportedError, UsageError
 from tarbox.kernel import cgroups, joined_namespaces
+from tarbox.plan.journal import drop
 from tarbox.runtime.planner import Beside, plan
 from tarbox.spec import mappings
 from tarbox.spec.validation import validate
@@ -253,10 +254,10 @@ def test_ranges_that_are_free(tmp_path, monkeypatch):
     assert len(os.listdir(folder)) == 2
     os.close(taken[0][1])
     assert userns.take(300, folder, True)[0] == 1000000
-    assert not userns.let_go(taken[1][2])
+    assert not drop(taken[1][2])
     os.close(taken[1][1])
-    assert userns.let_go(taken[1][2])
-    assert userns.let_go(taken[1][2]), "twice is fine"
+    assert drop(taken[1][2])
+    assert drop(taken[1][2]), "twice is fine"
 
 
 def test_maps_that_keep_an_id():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..plan.journal import drop
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,9 +46,7 @@ def _lock(path: str) -> None:
 
 
 def _range(path: str) -> None:
-    from .userns import let_go
-
-    let_go(path)
+    drop(path)
 
 
 def _network(name: str) -> None:

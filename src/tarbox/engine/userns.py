@@ -19,6 +19,7 @@ from __future__ import annotations
 import fcntl
 
 from ..errors import ConfigError, StorageError, UnsupportedError, UsageError
+from ..plan.journal import drop
 from ..spec.mappings import LARGEST, check, outside_of
 from ..unistd import os
 from .options import HOST
@@ -115,7 +116,7 @@ class Chosen:
         if self.held >= 0:
             os.close(self.held)
             self.held = -1
-            let_go(self.path)
+            drop(self.path)
 
 
 def choose(options: RunOptions, uid: int, folder: str, keep: bool) -> Chosen | None:
@@ -281,7 +282,7 @@ def _taken(folder: str) -> list[tuple[int, int]]:
     found = []
     for name in os.listdir(folder):
         first, _, size = name.partition("-")
-        if first.isdecimal() and size.isdecimal() and not let_go(f"{folder}/{name}"):
+        if first.isdecimal() and size.isdecimal() and not drop(f"{folder}/{name}"):
             found.append((int(first), int(size)))
     return found
 
@@ -304,24 +305,6 @@ def _in_use() -> list[tuple[int, int]]:
             rows = [line.split() for line in _text(f"/proc/{name}/{kind}_map").splitlines()]
             found += [(int(row[1]), int(row[2])) for row in rows if int(row[1]) <= LARGEST]
     return found
-
-
-def let_go(path: str) -> bool:
-    """Remove the file of a range unless somebody holds it; whether it is gone."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(path)
-        return True
-    except BlockingIOError:
-        return False
-    except FileNotFoundError:
-        return True
-    finally:
-        os.close(descriptor)
 
 
 def _gap(there: list[tuple[int, int]], taken: list[tuple[int, int]], size: int) -> int:

@@ -12,12 +12,11 @@ man 7 user_namespaces, man 2 PR_CAP_AMBIENT
 
 from __future__ import annotations
 
-from ..errors import KernelError
-from ..plan.step import PARENT, RUNNER, Row, Slots, Step
-from ..unistd import os
+from ..plan.step import PARENT, Slots, Step
 from .namespaces import flags
-from .runner import make_capabilities_ambient
+from .runner import Await, make_capabilities_ambient
 from .syscall import syscall
+from .user_namespace import text_of, write
 
 _HINT = "does this machine let plain users make user namespaces? see /proc/sys/user/max_user_namespaces"
 EVERYBODY = ((0, 0, (1 << 32) - 1),)  # all ids but -1, which is none
@@ -43,9 +42,9 @@ class EnterIds(Step):
 
     def apply(self, slots: Slots) -> None:
         syscall("unshare", flags(("user", "mount") if self.mounts else ("user",)), hint=_HINT)
-        _write("/proc/self/setgroups", "deny")  # the kernel's condition for a gid map without privilege
-        _write("/proc/self/uid_map", f"{self.user[0]} {self.user[1]} 1")
-        _write("/proc/self/gid_map", f"{self.group[0]} {self.group[1]} 1")
+        write("/proc/self/setgroups", b"deny")  # the kernel's condition for a gid map without privilege
+        write("/proc/self/uid_map", text_of(((*self.user, 1),)))
+        write("/proc/self/gid_map", text_of(((*self.group, 1),)))
         if self.user[0]:
             make_capabilities_ambient()
 
@@ -58,73 +57,13 @@ class EnterIds(Step):
         return f"unshare --user {who}{' --mount' if self.mounts else ''} sh"
 
 
-class WriteIdMaps(Step):
-    """Tell the kernel which ids inside the new process's user namespace are which outside.
-
-    users, groups: rows of (first id inside, first id outside, how many).
-    """
-
-    __slots__ = ("groups", "users")
-
-    phase = "namespaces"
-    why = "only somebody outside may map more than one id; until then the new process has none"
-    man = "user_namespaces(7)"
-
-    def __init__(
-        self, users: tuple[tuple[int, int, int], ...] = EVERYBODY, groups: tuple[tuple[int, int, int], ...] = EVERYBODY
-    ) -> None:
-        super().__init__(PARENT)
-        self.users = users
-        self.groups = groups
-
-    def uses(self) -> tuple[str, ...]:
-        return ("pid",)
-
-    def apply(self, slots: Slots) -> None:
-        pid = slots.found["pid"]
-        _write(f"/proc/{pid}/uid_map", _rows(self.users))
-        _write(f"/proc/{pid}/gid_map", _rows(self.groups))
-
-    def call(self) -> str:
-        return f'write("/proc/PID/uid_map", "{_rows(self.users)}"), write("/proc/PID/gid_map", "{_rows(self.groups)}")'
-
-    def shell(self) -> str:
-        return f"echo {_rows(self.users)} > /proc/$PID/uid_map; echo {_rows(self.groups)} > /proc/$PID/gid_map"
-
-
-class AwaitIdMaps(Step):
+class AwaitIdMaps(Await):
     """Wait until the parent has mapped the ids."""
 
     __slots__ = ()
 
-    waits = True
     phase = "namespaces"
     why = "before that no id means anything in the new user namespace"
-    man = "recv(2)"
-
-    def __init__(self) -> None:
-        super().__init__(RUNNER)
-
-    def rows(self, slots: Slots) -> list[Row]:
-        return []  # the row that waits is the machinery's: it knows the channel
-
-    def call(self) -> str:
-        return "recv(parent)"
 
     def shell(self) -> str:
         return "read go"
-
-
-def _rows(rows: tuple[tuple[int, int, int], ...]) -> str:
-    return "\n".join(" ".join(map(str, row)) for row in rows)
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(descriptor, text.encode())
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise KernelError("write", (path, text), error.errno or 0, _HINT) from None

@@ -11,6 +11,7 @@ from errno import EPERM
 
 from ..errors import KernelError, UnsupportedError
 from ..plan.step import RUNNER, Register, Row, Slots, Step
+from .runner import Await
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,21 +56,13 @@ class LoopbackUp(Step):
         return "ip link set lo up"
 
 
-class AwaitNetwork(Step):
+class AwaitNetwork(Await):
     """Wait until the process outside has connected the network namespace."""
 
     __slots__ = ()
 
     phase = "privileges"
     why = "what was mounted meanwhile didn't need the network; the program may, from its first instruction on"
-    man = "recv(2)"
-    waits = True
-
-    def rows(self, slots: Slots) -> list[Row]:
-        return []
-
-    def call(self) -> str:
-        return "recv(parent)"
 
     def shell(self) -> str:
         return ":"

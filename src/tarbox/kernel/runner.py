@@ -328,6 +328,24 @@ class CloseDescriptors(Step):
         return f"bash -c '{close}; exec \"$@\"' - COMMAND"
 
 
+class Await(Step):
+    """Wait until the parent has done its steps after the process was made. A plan has one such step at most."""
+
+    __slots__ = ()
+
+    why = "what follows needs what is done outside"
+    man = "recv(2)"
+    waits = True
+
+    def rows(self, slots: Slots) -> list[Row]:
+        """None: the row that waits is the machinery's, which knows the channel."""
+        return []
+
+    def call(self) -> str:
+        """On the channel to the parent."""
+        return "recv(parent)"
+
+
 class DeathSignal(Step):
     """Has the container killed when the process that started it dies. Comes after the steps that change ids."""
 

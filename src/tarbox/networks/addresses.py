@@ -12,40 +12,23 @@ man 7 ip, man 7 ipv6, https://www.rfc-editor.org/rfc/rfc5952
 from __future__ import annotations
 
 from ..errors import UsageError
+from ..kernel import addresses
 
 BITS = {4: 32, 6: 128}
-_HEX = frozenset("0123456789abcdefABCDEF")
-_MAPPED = 0xFFFF  # the upper 96 bits of an IPv4 address in an IPv6 one
 
 
 def read(text: str) -> tuple[int, int]:
     """An address as (4 or 6, its number); raises UsageError for what is none."""
-    version = 6 if ":" in text else 4
-    value = _six(text) if version == 6 else _four(text)
-    if value < 0:
-        raise UsageError(f"{_shown(text)} is not an address", "e.g. 10.2.0.7 or fd00::7")
-    return version, value
+    try:
+        ip = addresses.packed(text)
+    except ValueError:
+        raise UsageError(f"{_shown(text)} is not an address", "e.g. 10.2.0.7 or fd00::7") from None
+    return 4 if len(ip) == 4 else 6, int.from_bytes(ip, "big")
 
 
 def text(version: int, value: int) -> str:
     """The address as people write it."""
-    if version == 4:
-        return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
-    if value >> 32 == _MAPPED:
-        return f"::ffff:{text(4, value & 0xFFFFFFFF)}"
-    groups = [value >> shift & 0xFFFF for shift in range(112, -1, -16)]
-    start, longest, at = 0, 1, 0  # a single group of zeros is written as 0
-    while at < 8:
-        end = at
-        while end < 8 and not groups[end]:
-            end += 1
-        if end - at > longest:
-            start, longest = at, end - at
-        at = end + 1
-    words = [f"{group:x}" for group in groups]
-    if longest == 1:
-        return ":".join(words)
-    return f"{':'.join(words[:start])}::{':'.join(words[start + longest :])}"
+    return addresses.shown(packed(version, value))
 
 
 def packed(version: int, value: int) -> bytes:
@@ -103,40 +86,6 @@ def _number(word: str, most: int) -> int:
         return -1
     value = int(word)
     return value if value <= most else -1
-
-
-def _four(word: str) -> int:
-    parts = word.split(".")
-    if len(parts) != 4:
-        return -1
-    value = 0
-    for part in parts:
-        number = _number(part, 255)
-        if number < 0:
-            return -1
-        value = value << 8 | number
-    return value
-
-
-def _six(word: str) -> int:
-    head, double, tail = word.partition("::")
-    left = head.split(":") if head else []
-    right = tail.split(":") if tail else []
-    ending = right if double else left
-    if ending and "." in ending[-1]:  # the last 32 bits may be written as an IPv4 address
-        four = _four(ending.pop())
-        if four < 0:
-            return -1
-        ending += [f"{four >> 16:x}", f"{four & 0xFFFF:x}"]
-    missing = 8 - len(left) - len(right)
-    if missing < 1 if double else missing:
-        return -1
-    value = 0
-    for group in (*left, *("0",) * missing, *right):
-        if not 0 < len(group) < 5 or not _HEX.issuperset(group):
-            return -1
-        value = value << 16 | int(group, 16)
-    return value
 
 
 def _shown(word: str) -> str:

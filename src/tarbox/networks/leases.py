@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 
 from ..errors import NetworkError, StorageError, UsageError
+from ..plan.journal import drop
 from ..unistd import os
 from .addresses import read, text
 
@@ -107,19 +108,7 @@ class Locked:
 
     def drop(self, name: str) -> bool:
         """Remove the file of an address unless somebody holds it; whether it is gone."""
-        path = f"{self.folder}/{name}"
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(path)
-            return True
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(descriptor)
+        return drop(f"{self.folder}/{name}")
 
 
 def take(folder: str, subnet: Subnet, words: str, wanted: int | None = None, network: str = "") -> Lease:

@@ -150,9 +150,10 @@ def plan(parts: Parts, program: Execute, mask: bytes = bytes(8), given: Sequence
     if maps:
         mapped = maps.after(_of_each_process(parts))
     elif own_ids:
-        from ..kernel.id_maps import AwaitIdMaps, WriteIdMaps
+        from ..kernel.id_maps import EVERYBODY, AwaitIdMaps
+        from ..kernel.root_maps import WriteMaps
 
-        mapped, waiting = [WriteIdMaps()], [AwaitIdMaps()]
+        mapped, waiting = [WriteMaps(EVERYBODY, EVERYBODY)], [AwaitIdMaps()]
     inside = [
         *waiting,
         DieWithParent(),
