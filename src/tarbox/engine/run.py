@@ -179,7 +179,7 @@ def _prepared(
     warnings: list[str] = []
     attached = _attach(options, image, id, roots, keep, machine, warnings)
     try:
-        container = _planned(options, roots, given, keep, found, machine, id, attached, warnings)
+        container = _planned(options, roots, given, keep, found, image, machine, id, attached, warnings)
     except BaseException:
         if attached:
             attached.close()
@@ -231,12 +231,12 @@ def _planned(
     given: tuple[str, ...],
     keep: bool,
     found: Source,
+    image: ImageConfig,
     machine: Machine,
     id: str,
     attached: Attached | None,
     warnings: list[str],
 ) -> Container:
-    image = found.config()
     made = config(options, image, id, machine, found.root())
     if image or not keep:  # what an image asks for is checked; our own defaults are when they are only told
         from ..spec.validation import validate

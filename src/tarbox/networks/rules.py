@@ -12,7 +12,6 @@ man 8 nft; https://wiki.nftables.org
 
 from __future__ import annotations
 
-from ..kernel import nft_types as types
 from ..kernel.nft_rules import (
     ARP_SADDR_ETHER,
     ARP_SADDR_IP,
@@ -168,6 +167,3 @@ def _frames(ends: str) -> Sequence[Chain]:
             priority=-300,
         ),
     )
-
-
-__all__ = ["tables", "types"]
