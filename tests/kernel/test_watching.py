@@ -155,6 +155,17 @@ def test_the_program_waits_for_the_step_before_it(tarbox, image, tmp_path):
     assert "memfd:runner" in out.read_text()
 
 
+def test_leaving_while_the_process_inside_waits(tarbox, image):
+    """Before the last step outside there is a process already, which stops at its own first step."""
+    words = (image, "true")
+    text = tarbox.output("explain", "run", *words)
+    number = int(re.search(r'^ *(\d+)  send\(RTM_NEWLINK "\$END" veth', text, re.MULTILINE)[1])
+    done = tarbox("run", "--step", *words, input="\n" * (number - 1) + "q\n")
+    assert done.returncode == 125
+    assert f"left before step {number} of" in done.stderr.splitlines()[-1]
+    assert f"step {number + 1} of" not in done.stderr
+
+
 def test_a_shell_looks_at_the_containers_root_with_the_hosts_programs(tarbox, image, tmp_path):
     """No program of the image runs, which here would be all there is."""
     shell = tmp_path / "shell"

@@ -125,7 +125,7 @@ class Execution:
                 for index in range(spawn + 1, first):
                     self._do(index)
             except TarboxError:
-                if _has_news(ours):  # why nothing can be done to it any more
+                if _has_ended(ours):  # why nothing can be done to it any more
                     self._await_program(ours, counts, first)
                 raise
             if self.observe:
@@ -176,10 +176,10 @@ class Execution:
 _DYING = 200  # milliseconds from when a process can't be reached any more until its descriptors are closed
 
 
-def _has_news(channel: Channel) -> bool:
-    """Whether the other side has said something, or has ended."""
-    from select import POLLIN, poll
+def _has_ended(channel: Channel) -> bool:
+    """Whether the other side has ended; what it has said is still to be read."""
+    from select import poll
 
     poller = poll()
-    poller.register(channel.fileno(), POLLIN)
+    poller.register(channel.fileno(), 0)  # nothing but that it is closed
     return bool(poller.poll(_DYING))

@@ -14,6 +14,7 @@ from __future__ import annotations
 import socket
 import time
 
+from ..errors import KernelError
 from ..kernel import channel
 from ..kernel.seccomp import DEFAULT, LoadSeccomp
 from ..plan.step import Row
@@ -34,23 +35,37 @@ _LARGEST = 65536
 
 
 class MarkedChannel:
-    """The parent's end: marks are told to `on_mark`, all else is returned."""
+    """The parent's end: marks are told to `on_mark`, all else is returned.
 
-    __slots__ = ("_machinery", "_socket")
+    Where the runner waits at each mark, what is sent to a step that waits is kept until that step's own turn has come:
+    the first row that waits would take it.
+    """
+
+    __slots__ = ("_kept", "_machinery", "_socket")
 
     def __init__(self, end: channel.Channel, machinery: Marked) -> None:
         self._socket = socket.socket(fileno=os.dup(end.fileno()))
         end.close()
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._machinery = machinery
+        self._kept: list[bytes] = []
 
     def fileno(self) -> int:
         """The socket."""
         return self._socket.fileno()
 
     def send(self, message: bytes, descriptors: list[int]) -> None:
-        """Send a message; descriptors are never sent here."""
-        self._socket.send(message)
+        """Send a message; descriptors are never sent here. Raises KernelError when nobody listens."""
+        if self._machinery.waits:
+            self._kept.append(message)
+        else:
+            self._write(message)
+
+    def _write(self, message: bytes) -> None:
+        try:
+            self._socket.send(message, socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise KernelError("sendmsg", (f"{len(message)} bytes",), error.errno or 0) from None
 
     def receive(self) -> tuple[bytes, list[int]]:
         """Wait for a message that isn't a mark; (b"", []) when the other end is closed."""
@@ -61,9 +76,16 @@ class MarkedChannel:
                 continue
             if message != _MARK:
                 return message, []
-            self._machinery.marked(_stamp(attached))
+            waiting = self._machinery.marked(_stamp(attached))
             if self._machinery.waits:
-                self._socket.send(_GO)
+                self._go_on([_GO, *(self._kept if waiting else ())])
+
+    def _go_on(self, messages: list[bytes]) -> None:
+        try:
+            for message in messages:
+                self._write(message)
+        except KernelError:  # it is gone, and what it reported says why
+            pass
 
     def close(self) -> None:
         """Close this end."""
@@ -79,7 +101,7 @@ class Marked:
     A filter of somebody's own may deny the calls, or kill for them, so that after one there are no marks.
     """
 
-    __slots__ = ("_ahead", "_before", "on_mark", "on_spawn", "total", "waits")
+    __slots__ = ("_ahead", "_before", "_waiting", "on_mark", "on_spawn", "total", "waits")
 
     def __init__(self, on_mark: OnMark, on_spawn: Callable[[int], None] | None = None) -> None:
         self.on_mark = on_mark
@@ -87,6 +109,7 @@ class Marked:
         self.waits = on_spawn is not None
         self.total = 0  # steps of the plan
         self._ahead: list[int] = []
+        self._waiting: set[int] = set()
         self._before = 0
 
     def pair(self) -> tuple[MarkedChannel, channel.Channel]:
@@ -103,6 +126,7 @@ class Marked:
         strict = [step for step in steps if isinstance(step, LoadSeccomp) and step.profile != DEFAULT]
         last = steps.index(strict[0]) if strict else len(steps) - 1
         self._ahead = list(range(first, first + last + 1))
+        self._waiting = {index for index, step in enumerate(steps, first) if step.waits}
         self._before = len(mark)
         return launch.table(steps, slots, errors, mark, last)
 
@@ -118,9 +142,11 @@ class Marked:
         found = launch.report(data)
         return (max(0, found[0] - self._before), found[1]) if found else None
 
-    def marked(self, stamp: int) -> None:
-        """A mark has come."""
-        self.on_mark(self._ahead.pop(0), stamp)
+    def marked(self, stamp: int) -> bool:
+        """A mark has come; whether the step that comes next is one that waits."""
+        index = self._ahead.pop(0)
+        self.on_mark(index, stamp)
+        return index in self._waiting
 
 
 def _stamp(attached: list[tuple[int, int, bytes]]) -> int:
