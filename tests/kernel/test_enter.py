@@ -174,7 +174,7 @@ def test_a_stopped_command_stops_tarbox_too(tarbox):
     with box(tarbox, "--pid") as pid:
         script = "import os, signal; print('on', flush=True); os.kill(os.getpid(), signal.SIGTSTP); os._exit(4)"
         words = ("enter", "--pid", str(pid), "python3", "-I", "-c", script)
-        process = tarbox.start(*words)
+        process = tarbox.start(*words, process_group=0)  # one that isn't orphaned: else nobody could let it go on
         assert process.stdout.readline() == b"on\n"
         end = time.monotonic() + 20
         while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":

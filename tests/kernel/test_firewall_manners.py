@@ -125,6 +125,7 @@ def policy(request):
         yield made
     finally:
         made.close()
+        Path("/run/xtables.lock").unlink(missing_ok=True)  # of iptables
 
 
 def reached(puppet, address, port, udp_port):

@@ -149,7 +149,9 @@ def test_a_key_of_the_terminal_reaches_the_command_once(tarbox):
 
 
 def test_a_stopped_command_stops_tarbox_too_and_both_go_on(tarbox):
-    process = tarbox.start("limit", "--", "sh", "-c", "echo $$; kill -TSTP $$; echo on; exit 4")
+    # In a process group that isn't orphaned: else nobody could let it go on, and the kernel doesn't stop it.
+    words = ("limit", "--", "sh", "-c", "echo $$; kill -TSTP $$; echo on; exit 4")
+    process = tarbox.start(*words, process_group=0)
     child = int(process.stdout.readline())
 
     def state(pid):

@@ -93,6 +93,7 @@ def test_of_a_range_it_is_the_first_that_is_free():
 def test_a_port_that_is_in_use_is_told_with_how_to_find_who(text, address, kind, command):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, kind) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)  # ended connections
         other.bind((address, 8080))
         if kind == socket.SOCK_STREAM:
             other.listen()

@@ -70,7 +70,9 @@ class MakeBridge(Step):
         return made
 
     def _check(self, bridge: Link) -> None:
-        if bridge.kind != "bridge" or bridge.alias.partition(" ")[0] != ALIAS:
+        # Another command, between making it and giving it the remark, has given it this address.
+        begun = not bridge.alias and bridge.mac == mac(self.addresses)
+        if bridge.kind != "bridge" or (bridge.alias.partition(" ")[0] != ALIAS and not begun):
             what = bridge.alias or bridge.kind or "hardware"
             raise UsageError(
                 f"there is an interface {self.name} already that isn't a bridge of tarbox's ({what})",
