@@ -14,6 +14,7 @@ once more at the end, a check fails what was left behind.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -146,6 +147,7 @@ class Tarbox:
         self.host = host
         self.folder = folder
         self.user = user
+        self.started: list[subprocess.Popen] = []
         self.root = folder / "root"
         self.home = folder / "home"
         self.run_folder = folder / "run"
@@ -205,9 +207,34 @@ class Tarbox:
     def start(self, *arguments: str | Path, env: dict[str, str] | None = None, **options: object) -> subprocess.Popen:
         """Start it and return at once."""
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": self.folder}
-        return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+        process = subprocess.Popen(  # type: ignore[call-overload]
             self.command(*arguments), env=self.environment(**(env or {})), **(pipes | options)
         )
+        self.started.append(process)
+        return process
+
+    def end(self, patience: float = 3.0) -> list[str]:
+        """End what was started and still runs, as after a test that failed half-way; returns what that was.
+
+        patience: seconds to wait for what is on its way out.
+        """
+        end = time.monotonic() + patience
+        while (running := [process for process in self.started if process.poll() is None]) and time.monotonic() < end:
+            time.sleep(0.02)
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for process in self.started:
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream is not None:
+                    with contextlib.suppress(OSError):  # nobody reads what is still to be written
+                        stream.close()
+        return [" ".join(process.args[-12:]) for process in running]
 
     def leftovers(self, patience: float = 3.0) -> list[str]:
         """What lies in the data root though no container runs; waits `patience` seconds for what is on its way out."""
@@ -227,7 +254,8 @@ def tarbox(test_host: testhost.TestHost, tmp_path: Path):
     """
     command = Tarbox(test_host, tmp_path / "tarbox")
     yield command
-    assert not command.leftovers()
+    running = command.end()
+    assert (running, command.leftovers()) == ([], [])
 
 
 @pytest.fixture
@@ -246,7 +274,8 @@ def plain_tarbox(test_host: testhost.TestHost, plain_folder: Path):
     """The same command as a plain user without capabilities, groups or a name."""
     command = Tarbox(test_host, plain_folder, PLAIN_USER)
     yield command
-    assert not command.leftovers()
+    running = command.end()
+    assert (running, command.leftovers()) == ([], [])
 
 
 @pytest.fixture
@@ -297,7 +326,8 @@ def lasting_tarbox(request: pytest.FixtureRequest, test_host: testhost.TestHost,
     before = testhost.Snapshot(number)
     command = Tarbox(test_host, tmp_path_factory.mktemp("lasting"))
     yield command
-    assert not command.leftovers()
+    running = command.end()
+    assert (running, command.leftovers()) == ([], [])
     left = testhost.left_in_test_host(before, number)
     assert not left, "left behind: " + "; ".join(left)
 
