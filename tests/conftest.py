@@ -38,6 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    unhurried = "unhurried: doesn't look at interfaces, so the last container's bridge may still be there after a test"
+    config.addinivalue_line("markers", unhurried)
     config.addinivalue_line("markers", "long: takes more than a few seconds; only with --all")
     config.addinivalue_line("markers", "vm: boots a virtual machine; only with --all")
     config.addinivalue_line("markers", "root: needs root; everything outside of tests/unit does")
@@ -125,6 +127,20 @@ def _lane(item: pytest.Item) -> str:
 def leaves_nothing(request: pytest.FixtureRequest):
     """Fails a test of the lanes that need root when it leaves a process, a mount or an interface."""
     if not request.node.get_closest_marker("root"):
+        yield
+        return
+    number = request.config.stash[MARK]
+    before = testhost.Snapshot(number)
+    yield
+    unhurried = request.node.get_closest_marker("unhurried") is not None
+    left = testhost.left_in_test_host(before, number, but_bridges=unhurried)
+    assert not left, "left behind: " + "; ".join(left)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leaves_no_bridge(request: pytest.FixtureRequest):
+    """The same for what is passed over after a test that is marked unhurried: it is gone before the next module."""
+    if not request.node.get_closest_marker("unhurried"):
         yield
         return
     number = request.config.stash[MARK]

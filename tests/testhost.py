@@ -125,8 +125,10 @@ def marked(number: int) -> dict[int, str]:
             limits = Path("/proc", entry, "limits").read_text()
             soft = re.search(r"^Max pending signals +(\S+)", limits, re.MULTILINE)
             if soft and soft[1] == str(number) and not _is_dead(entry):
+                name = Path("/proc", entry, "comm").read_text().strip()
                 command = Path("/proc", entry, "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-                found[int(entry)] = command.strip()[:100] or Path("/proc", entry, "comm").read_text().strip()
+                named = name.startswith("tarbox-")  # by itself: the command line is that of the command it comes from
+                found[int(entry)] = name if named else command.strip()[:100] or name
         except OSError:
             continue  # it ended while we looked
     return found
@@ -196,14 +198,25 @@ def state_files() -> set[str]:
     return found
 
 
-def left_in_test_host(before: Snapshot, number: int, patience: float = 3.0) -> list[str]:
-    """What one test left, in words; waits `patience` seconds for what is still on its way out."""
+def left_in_test_host(before: Snapshot, number: int, patience: float = 3.0, *, but_bridges: bool = False) -> list[str]:
+    """What one test left, in words; waits `patience` seconds for what is still on its way out.
+
+    but_bridges: pass over what there is of bridges, which tarbox takes away some moments after the last container.
+    """
     end = time.monotonic() + patience
     while True:
         left = before.news(Snapshot(number))
+        if but_bridges:
+            left = [line for line in left if not _BRIDGES.search(line)]
         if not left or time.monotonic() > end:
             return left
         time.sleep(0.02)
+
+
+# The process that waits, known by its name; the bridge; what is noted of it meanwhile.
+_BRIDGES = re.compile(
+    r"^process \d+: tarbox-bridge$|^network interface (tarbox0|tb-\w{12})$|/journals/bridge-|/networks\b"
+)
 
 
 class Snapshot:

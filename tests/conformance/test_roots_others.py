@@ -12,6 +12,8 @@ import pytest
 import other_roots
 from inside import ask
 
+pytestmark = pytest.mark.unhurried
+
 KINDS = ("musl", "rpm")
 PACKAGES = {"musl": {"busybox-musl", "musl"}, "rpm": {"base", "bash", "busybox", "libs", "rpm"}}
 LIST = {"musl": "dpkg -l | sed -n 's/^ii *\\([^ ]*\\).*/\\1/p'", "rpm": "rpm -qa --queryformat '%{NAME}\\n'"}

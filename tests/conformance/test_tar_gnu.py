@@ -14,6 +14,8 @@ from tarballs import facts
 from tarbox.images.layers import Layers
 from tarbox.plan.step import Slots
 
+pytestmark = pytest.mark.unhurried
+
 
 def by_tarbox(archive: Path, data: Path) -> tuple[Path, list[str]]:
     slots = Slots()

@@ -11,6 +11,8 @@ import pytest
 import testhost
 from kernel.attacks import tools
 
+pytestmark = pytest.mark.unhurried
+
 
 @pytest.fixture
 def untouched(tarbox, tmp_path, monkeypatch):

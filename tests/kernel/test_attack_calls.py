@@ -14,6 +14,8 @@ import pytest
 
 from kernel.attacks import tools
 
+pytestmark = pytest.mark.unhurried
+
 EPERM, ENOSYS = 1, 38
 HEADERS = {"native": "unistd_64.h", "i386": "unistd_32.h", "x32": "unistd_x32.h"}
 OPTIONS = {"native": (), "i386": ("-m32",), "x32": ("-DX32",)}

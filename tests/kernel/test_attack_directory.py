@@ -10,6 +10,8 @@ import pytest
 
 from kernel.attacks import tools
 
+pytestmark = pytest.mark.unhurried
+
 LINKS = ("/proc/self/cwd", "/proc/self/root", "/proc/1/root", "/proc/1/cwd", "/proc/thread-self/root", "/proc/self/ns")
 
 

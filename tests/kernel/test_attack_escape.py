@@ -12,6 +12,8 @@ import pytest
 
 from kernel.attacks import tools
 
+pytestmark = pytest.mark.unhurried
+
 SPECIAL = {"clone3": "ENOSYS"}  # so that the C library falls back to clone
 
 

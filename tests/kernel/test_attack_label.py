@@ -20,6 +20,8 @@ from tarbox.kernel.security_label import APPARMOR, SELINUX, OpenAttribute, OpenP
 from tarbox.kernel.syscall import syscall
 from tarbox.plan.step import Slots
 
+pytestmark = pytest.mark.unhurried
+
 CLONE_NEWNS, MS_PRIVATE, MS_BIND = 0x20000, 1 << 18 | 0x4000, 0x1000
 ON = os.path.exists("/sys/module/apparmor") or os.path.exists("/sys/fs/selinux/enforce")
 

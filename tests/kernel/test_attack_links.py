@@ -9,6 +9,8 @@ import pytest
 
 from kernel.attacks import tools
 
+pytestmark = pytest.mark.unhurried
+
 # Where each may lead: the host's folder by its whole path, from below, round in a circle, to what isn't there.
 TARGETS = {
     "absolute": "{canary}",

@@ -12,6 +12,8 @@ import pytest
 from kernel.attacks import tools
 from looked import children
 
+pytestmark = pytest.mark.unhurried
+
 
 def refused(tarbox, *options):
     begun = time.monotonic()

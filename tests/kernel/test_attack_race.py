@@ -11,6 +11,8 @@ import pytest
 
 from kernel.attacks import tools
 
+pytestmark = pytest.mark.unhurried
+
 TURNS = 10_000
 
 

@@ -13,6 +13,8 @@ import pytest
 from kernel.attacks import tools
 from tarbox.kernel.cgroups import everywhere
 
+pytestmark = pytest.mark.unhurried
+
 NEW = ("none,name=fresh", "rdma", "misc", "perf_event", "hugetlb", "net_cls", "cpu,memory")
 ADDED = {
     "default": (),

@@ -9,6 +9,8 @@ import pytest
 
 from kernel.attacks import tools
 
+pytestmark = pytest.mark.unhurried
+
 BEYOND = (
     "4294967296",
     "4294967295",

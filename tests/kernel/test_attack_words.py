@@ -14,6 +14,8 @@ from kernel.attacks import tools
 from tarbox.engine import labels, sysctls
 from tarbox.errors import UsageError
 
+pytestmark = pytest.mark.unhurried
+
 HOSTILE = (
     "kernel.shm_rmid_forced=1+kernel.core_pattern=|/bin/x",
     "kernel.shm_rmid_forced=1\nkernel.core_pattern=|/bin/x",

@@ -11,6 +11,8 @@ import roots
 from inside import ask
 from kernel.attacks import tools
 
+pytestmark = pytest.mark.unhurried
+
 
 @pytest.fixture(scope="module", autouse=True)
 def host_files(tmp_path_factory):

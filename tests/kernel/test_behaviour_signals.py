@@ -14,6 +14,8 @@ import roots
 from kernel.attacks import tools
 from looked import children
 
+pytestmark = pytest.mark.unhurried
+
 
 @pytest.fixture(scope="module", autouse=True)
 def host_files(tmp_path_factory):

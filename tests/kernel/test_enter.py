@@ -16,6 +16,8 @@ from kernel.attacks import tools
 from kernel.test_session_terminal import Terminal
 from looked import children, container, running
 
+pytestmark = pytest.mark.unhurried
+
 KINDS = {
     "mount": "mnt", "uts": "uts", "ipc": "ipc", "net": "net", "pid": "pid", "cgroup": "cgroup", "user": "user",
     "time": "time",

@@ -16,6 +16,8 @@ import pytest
 import roots
 import testhost
 
+pytestmark = pytest.mark.unhurried
+
 PROGRAM = """
 import os, signal, socket, subprocess, sys, threading, time
 

@@ -11,6 +11,8 @@ import pytest
 
 import roots
 
+pytestmark = pytest.mark.unhurried
+
 
 def _program(loader: bytes, at: int = 120) -> bytes:
     """An ELF file for this machine that names its loader, and its name's place."""

@@ -11,6 +11,8 @@ import pytest
 import roots
 from inside import ask
 
+pytestmark = pytest.mark.unhurried
+
 TUN = """
 import fcntl, struct
 try:

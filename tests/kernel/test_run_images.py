@@ -9,6 +9,8 @@ import pytest
 
 import roots
 
+pytestmark = pytest.mark.unhurried
+
 
 @pytest.fixture
 def archive(tarbox, busybox_tar):

@@ -12,6 +12,8 @@ import pytest
 import roots
 from inside import ask, numbers
 
+pytestmark = pytest.mark.unhurried
+
 V1 = os.path.isdir("/sys/fs/cgroup/memory")
 
 

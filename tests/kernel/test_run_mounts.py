@@ -12,6 +12,8 @@ import roots
 import testhost
 from inside import ask, numbers
 
+pytestmark = pytest.mark.unhurried
+
 MS_SHARED = 1 << 20
 
 

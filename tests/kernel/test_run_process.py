@@ -12,6 +12,8 @@ import pytest
 import roots
 from inside import ask
 
+pytestmark = pytest.mark.unhurried
+
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):

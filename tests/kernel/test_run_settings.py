@@ -15,6 +15,8 @@ import roots
 import testhost
 from inside import ask
 
+pytestmark = pytest.mark.unhurried
+
 SETTINGS = {
     "net.ipv4.ip_forward": "1",
     "net.ipv4.ip_unprivileged_port_start": "88",

@@ -13,6 +13,8 @@ import pytest
 
 import roots
 
+pytestmark = pytest.mark.unhurried
+
 # What is asked inside, by both containers. The shell's own children have nothing that it hasn't.
 PROBE = r"""
 section() { echo "<$1>"; }
@@ -70,6 +72,7 @@ def mount_table(text: str) -> list[str]:
 def comparable(output: str, namespaces: bool = True) -> dict[str, object]:
     found: dict[str, object] = dict(answers(re.sub(r"tarbox-[0-9a-f]{64}", "GROUP", output)))
     found["mounts"] = mount_table(str(found["mounts"]))
+    found["devices"] = re.sub(r"\b\d\d:\d\d\b", "TIME", str(found["devices"]))  # a minute may have passed
     # Version 2's list order and numbers are others each time; that they are the container's own is asked elsewhere.
     found["namespaces"] = len(str(found["namespaces"]).split())
     return found
@@ -332,7 +335,7 @@ def test_a_linter_has_nothing_to_say(tarbox, image, tmp_path):
     inner = re.compile(r"^cat > \S+ <<'(\w+)'\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
     said = []
     for text in ahead:  # grows: each shell's text is within that of another
-        ahead += [found[1] for found in inner.findall(text)]
+        ahead += [found[1] for found in inner.findall(text) if not found[1].startswith("table ")]  # that is nft's
         # What comes from a file, or from the shell before, it can't know.
         command = ["shellcheck", "-s", "dash", "-S", "info", "-e", "SC1091,SC2317,SC2154,SC2015,SC2016,SC2059", "-"]
         said.append(subprocess.run(command, input=text, capture_output=True, text=True).stdout)

@@ -15,6 +15,8 @@ import pytest
 
 from foreground import command
 
+pytestmark = pytest.mark.unhurried
+
 BIG = 200 << 20
 
 

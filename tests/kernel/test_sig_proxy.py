@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 
+pytestmark = pytest.mark.unhurried
+
 CATCHING = "trap 'echo caught; exit 5' INT TERM USR1; echo ready; while :; do sleep 0.05; done"
 
 

@@ -12,6 +12,8 @@ import pytest
 
 import roots
 
+pytestmark = pytest.mark.unhurried
+
 SHOW = """#!/bin/sh
 tr '\\0' '\\n' < /proc/self/environ
 cat /run/host/container-manager /run/host/container-uuid

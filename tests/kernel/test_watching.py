@@ -15,6 +15,8 @@ import pytest
 
 import roots
 
+pytestmark = pytest.mark.unhurried
+
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):

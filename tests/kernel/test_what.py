@@ -16,6 +16,8 @@ import looked
 import testhost
 from looked import container, own_namespaces, running, what
 
+pytestmark = pytest.mark.unhurried
+
 LINKS = {"mount": "mnt", "network": "net"}
 
 

@@ -48,7 +48,8 @@ def test_in_a_script_the_helper_outside_plugs_it_in():
     """What begins like this is done by somebody who knows the process's number outside."""
     first, *others = CABLE.shell().split("; ")
     assert first == (
-        "nsenter --net=/proc/$process/ns/net ip link add eth0 address 02:74:0a:09:00:02 type veth peer name v1 netns $$"
+        'nsenter --net="/proc/$process/ns/net" '
+        "ip link add eth0 address 02:74:0a:09:00:02 type veth peer name v1 netns $$"
     )
     assert "ip link set v1 master box0" in others
 

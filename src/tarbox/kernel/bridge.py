@@ -214,7 +214,7 @@ class ConnectVeth(Step):
 
     def shell(self) -> str:
         """Done from outside, where $process is the container's first process; the first command is one inside."""
-        there = "nsenter --net=/proc/$process/ns/net "
+        there = 'nsenter --net="/proc/$process/ns/net" '
         address = f" address {self.mac.hex(':')}" if self.mac else ""
         size = _mtu(self.mtu)
         options = "".join(f" {option} on" for option in ("hairpin", "isolated") if getattr(self, option))

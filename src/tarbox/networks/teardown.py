@@ -15,6 +15,7 @@ from ..errors import KernelError
 from ..kernel import links
 from ..kernel.bridge import ALIAS
 from ..kernel.netlink import Netlink
+from ..kernel.syscall import syscall
 from ..plan.journal import Journal
 from ..unistd import os
 from . import firewall, leases
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 LINGER = 0.25  # seconds that a bridge stays without containers: a loop of short ones needn't make it each time
 _BETWEEN, _LONG = 0.02, 10.0  # seconds between two looks at its ports, and for all of them
 _ABSENT = (2, 19)  # ENOENT, ENODEV
+NAME = b"tarbox-bridge"  # that process, as ps(1) and top(1) know it
+_PR_SET_NAME = 15
 
 
 def idle(bridge: str, table: str, folder: str) -> None:
@@ -117,6 +120,7 @@ def _later(bridge: str, base: str, folder: str) -> None:
     journal.write([("bridge", f"{bridge} {folder}")])
 
     def soon() -> None:
+        syscall("prctl", _PR_SET_NAME, NAME, 0, 0, 0)
         _sleep(LINGER)
         journal.clean()
 
