@@ -3,6 +3,7 @@
     DATA/layers/sha256-HEX/fs       an unpacked tree; HEX is the digest of the uncompressed archive (the OCI's diff_id)
     DATA/layers/sha256-HEX/layer    what is known of it: lines of NAME VALUE
     DATA/sources/KEY                a symlink to the layer that came from a file or a URL
+    DATA/cache/places               a layer below any other, of what containers mount something on: see `PLACES`
     DATA/scratch/NAME               what is being unpacked; put in place by rename: all of it or nothing
 
 KEY is made from what stat(2) says of a file, or from a URL, never from contents: to find costs a stat and an open.
@@ -23,6 +24,12 @@ from ..unistd import S_ISDIR, S_ISREG, os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ..plan.step import Slots
+
+
+# What is mounted on in every container, and may be missing in its image. Made in the container's own directory of
+# changes, each costs the disk a copy of the directory above it, and as much again when all that is taken away.
+PLACES = ("dev", "etc", "proc", "sys")
+PLACES_OF_FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
 
 
 class Layer:
@@ -61,6 +68,10 @@ class Layers:
     def place(self, source: str) -> str:
         """The path at which the files of `source` are once it is unpacked."""
         return self.link(source) + "/fs"
+
+    def places(self) -> str:
+        """The path of the layer that has nothing but `PLACES`; it is made when the first archive is unpacked."""
+        return f"{self.data}/cache/places"
 
     def link(self, source: str) -> str:
         """The path of the symlink for `source`."""
@@ -207,7 +218,11 @@ class Unpack(Step):
             downloaded = quote(self.scratch + "/download")
             unpack = f"curl -fLo {downloaded} {quote(self.source)} && " + unpack.replace(quote(self.source), downloaded)
         unless = "" if self.again else f"[ -e {quote(target)} ] || "
+        below = quote(f"{os.path.dirname(os.path.dirname(link))}/cache/places")
+        folders = " ".join(f"{below}/{name}" for name in PLACES)
+        files = " ".join(f"{below}/{name}" for name in PLACES_OF_FILES)
         return (
+            f"[ -d {below} ] || {{ mkdir -p {folders} && touch {files} && chmod -R u=rwX,go=rX {below}; }}; "
             f"{unless}{{ mkdir -p -m 700 {quote(tree)} {quote(os.path.dirname(link))} && {unpack} && "
             f"mv {quote(self.scratch)} {quote(link)}; }}"
         )

@@ -68,6 +68,7 @@ class Source:
             return host.steps(scratch, memory, privileged)
         before: list[Step] = []
         place = self.place
+        below: tuple[str, ...] = ()
         if self.kind == ARCHIVE:
             from .layers import Layers, is_url
 
@@ -83,7 +84,9 @@ class Source:
                 from .architecture import require
 
                 require(layer.architecture, self.place, self.platform)
-        return [*before, *overlay.steps("tree", (place,), scratch, memory, privileged)]
+            if before or os.path.isdir(layers.places()):  # not where an older version unpacked it
+                below = (layers.places(),)
+        return [*before, *overlay.steps("tree", (place, *below), scratch, memory, privileged)]
 
 
 def find(image: str, rootfs: str = "") -> Source:

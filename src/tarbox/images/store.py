@@ -24,7 +24,7 @@ from . import architecture
 from .archive import Archive
 from .compression import BLOCK, PIECE, decompress, detect
 from .extraction import Extraction, privileged
-from .layers import Layers, file_key, is_url, lock_path, open_file
+from .layers import PLACES, PLACES_OF_FILES, Layers, file_key, is_url, lock_path, open_file
 from .progress import Progress
 
 TYPE_CHECKING = False
@@ -77,6 +77,7 @@ def unpack(source: str, link: str, scratch: str, again: bool = False, platform: 
         layer = layers.read(link)
         if layer is None or again:
             warnings = _import(source, link, scratch, data)
+            _make_places(layers.places(), f"{scratch}/places")
             layer = layers.read(link)
     except OSError as error:
         where = error.filename or data
@@ -90,6 +91,25 @@ def unpack(source: str, link: str, scratch: str, again: bool = False, platform: 
         raise StorageError(f"what was unpacked from {source} is gone from {data}", "was it removed meanwhile?")
     architecture.require(layer.architecture, source, platform)
     return warnings
+
+
+def _make_places(path: str, scratch: str) -> None:
+    """Make the layer `Layers.places`, unless it is there; whatever the umask, all may read it."""
+    if os.path.isdir(path):
+        return
+    for name in ("", *PLACES):
+        os.makedirs(f"{scratch}/{name}", 0o755)
+        os.chmod(f"{scratch}/{name}", 0o755)
+    for name in PLACES_OF_FILES:
+        file = os.open(f"{scratch}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        os.fchmod(file, 0o644)
+        os.close(file)
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    try:
+        os.rename(scratch, path)
+    except OSError:
+        if not os.path.isdir(path):  # else another command was faster
+            raise
 
 
 def _import(source: str, link: str, scratch: str, data: str) -> list[str]:
