@@ -76,6 +76,8 @@ def script(plan: Plan, command: str, user: int, names: Mapping[str, str]) -> str
         if isinstance(step, layers.Unpack):
             variables["IMAGE"] = f"{quote(step.place)}  # the image's files, or where tarbox would unpack them"
             names[step.place] = "IMAGE"
+            variables["PLACES"] = f"{quote(step.below())}  # what the image may lack, for others to be mounted on"
+            names[step.below()] = "PLACES"
     about = About(command, user, names, variables)
     kinds = {type(step) for step in plan.steps}
     about.functions = COMMON
@@ -257,7 +259,9 @@ def _unpack(step: layers.Unpack, _: Spelling) -> str:
         lines.append(f'    curl -fsSL -o "$WORK/download" {archive}')
         archive = '"$WORK/download"'
     tar = "tar --numeric-owner --xattrs '--xattrs-include=*'"
-    return "\n".join([*lines, f'    {tar} -xpf {archive} -C "$IMAGE"', "fi"])
+    lines += [f'    {tar} -xpf {archive} -C "$IMAGE"', "fi"]
+    made = layers.make_places('"$PLACES"')
+    return "\n".join([*lines, 'if [ ! -d "$PLACES" ]; then', "    PLACES=$WORK/places", f"    {made}", "fi"])
 
 
 # --- A process -------------------------------------------------------------------------------------------------------

@@ -32,6 +32,12 @@ PLACES = ("dev", "etc", "proc", "sys")
 PLACES_OF_FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
 
 
+def make_places(path: str) -> str:
+    """The shell command that makes that layer. path: spelled for the shell."""
+    folders, files = (" ".join(f"{path}/{name}" for name in names) for names in (PLACES, PLACES_OF_FILES))
+    return f"mkdir -p {folders} && touch {files} && chmod -R u=rwX,go=rX {path}"
+
+
 class Layer:
     """An unpacked layer. tree: the path of its files. digest: "sha256:HEX" of the uncompressed archive.
 
@@ -203,6 +209,10 @@ class Unpack(Step):
         for line in unpack(self.source, link, self.scratch, self.again, self.platform):
             slots.warn(line)
 
+    def below(self) -> str:
+        """The path of the layer below, which is made too where it isn't there."""
+        return Layers(os.path.dirname(os.path.dirname(os.path.dirname(self.place)))).places()
+
     def call(self) -> str:
         return (
             f'openat2(dirfd, "NAME", RESOLVE_IN_ROOT), write, fchown, fsetxattr, fchmod, utimensat for each file of '
@@ -218,11 +228,9 @@ class Unpack(Step):
             downloaded = quote(self.scratch + "/download")
             unpack = f"curl -fLo {downloaded} {quote(self.source)} && " + unpack.replace(quote(self.source), downloaded)
         unless = "" if self.again else f"[ -e {quote(target)} ] || "
-        below = quote(f"{os.path.dirname(os.path.dirname(link))}/cache/places")
-        folders = " ".join(f"{below}/{name}" for name in PLACES)
-        files = " ".join(f"{below}/{name}" for name in PLACES_OF_FILES)
+        below = quote(self.below())
         return (
-            f"[ -d {below} ] || {{ mkdir -p {folders} && touch {files} && chmod -R u=rwX,go=rX {below}; }}; "
+            f"[ -d {below} ] || {{ {make_places(below)}; }}; "
             f"{unless}{{ mkdir -p -m 700 {quote(tree)} {quote(os.path.dirname(link))} && {unpack} && "
             f"mv {quote(self.scratch)} {quote(link)}; }}"
         )
