@@ -18,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE=1
 command=$!
 enter() { nsenter -a -t $(cat /proc/$command/task/$command/children) "$@"; }
 for attempt in $(seq 60); do
-    enter systemctl is-system-running --wait 2>/dev/null && break
+    state=$(enter systemctl is-system-running --wait 2>/dev/null) && echo "$state" && break
     sleep 1
 done
 enter systemctl --failed --no-legend --no-pager

@@ -13,6 +13,7 @@ from __future__ import annotations
 from ..errors import UnsupportedError
 from ..images import host, layers
 from ..kernel import (
+    apparmor,
     credentials,
     devices,
     keyring,
@@ -27,6 +28,7 @@ from ..kernel import (
     rlimits,
     runner,
     seccomp,
+    security_label,
     sysctl,
     terminal,
     tmpfs,
@@ -491,6 +493,19 @@ def _seccomp(step: seccomp.LoadSeccomp, _: Spelling) -> str:
     return f"# Not done: the tools that load a filter want it compiled (the profile is {step.profile})."
 
 
+def _load_profile(_: apparmor.LoadProfile, __: Spelling) -> str:
+    return f"apparmor_parser -Kr <<'END_OF_PROFILE'\n{apparmor.text().strip()}\nEND_OF_PROFILE"
+
+
+def _label(step: security_label.SetLabel, _: Spelling) -> str:
+    if step.module != security_label.APPARMOR:
+        return step.shell()
+    # aa-exec(1) looks for itself by its number, which is another one in this /proc: the host's.
+    find = "file=/proc/self/attr/apparmor/exec; [ -e $file ] || file=/proc/self/attr/exec"
+    asked = f'set -e; {find}; echo "exec $0" > $file; exec "$@"'
+    return f"sh -c {quote(asked)} {quote(step.label)} COMMAND"
+
+
 def _credentials(step: credentials.Credentials, _: Spelling) -> str:
     user = '"$user_id"' if step.user is None else str(step.user)
     group = '"$group_id"' if step.group is None else str(step.group)
@@ -571,6 +586,8 @@ _SPELLINGS: dict[type, Callable[[Any, Spelling], str]] = {
     tmpfs.MountMemory: _lines,
     device_rules.LimitDevices: _lines,
     credentials.LookUpUser: _look_up,
+    apparmor.LoadProfile: _load_profile,
+    security_label.SetLabel: _label,
     credentials.Credentials: _credentials,
     terminal.ChooseStreams: _choose_streams,
     terminal.UseStreams: _use_streams,
