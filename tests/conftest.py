@@ -123,31 +123,34 @@ def _lane(item: pytest.Item) -> str:
     return next((part for part in reversed(path.parts[:-1]) if part in (*ROOT_LANES, "unit")), "")
 
 
+@contextlib.contextmanager
+def nothing_left(config: pytest.Config, but_bridges: bool = False):
+    """Fails when what is done meanwhile leaves a process, a mount or an interface in the test host."""
+    number = config.stash[MARK]
+    before = testhost.Snapshot(number)
+    yield
+    left = testhost.left_in_test_host(before, number, but_bridges=but_bridges)
+    assert not left, "left behind: " + "; ".join(left)
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing(request: pytest.FixtureRequest):
-    """Fails a test of the lanes that need root when it leaves a process, a mount or an interface."""
+    """Checks every test of the lanes that need root."""
     if not request.node.get_closest_marker("root"):
         yield
         return
-    number = request.config.stash[MARK]
-    before = testhost.Snapshot(number)
-    yield
-    unhurried = request.node.get_closest_marker("unhurried") is not None
-    left = testhost.left_in_test_host(before, number, but_bridges=unhurried)
-    assert not left, "left behind: " + "; ".join(left)
+    with nothing_left(request.config, but_bridges=request.node.get_closest_marker("unhurried") is not None):
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
 def leaves_no_bridge(request: pytest.FixtureRequest):
-    """The same for what is passed over after a test that is marked unhurried: it is gone before the next module."""
+    """What is passed over after a test that is marked unhurried is gone before the next module."""
     if not request.node.get_closest_marker("unhurried"):
         yield
         return
-    number = request.config.stash[MARK]
-    before = testhost.Snapshot(number)
-    yield
-    left = testhost.left_in_test_host(before, number)
-    assert not left, "left behind: " + "; ".join(left)
+    with nothing_left(request.config):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -252,6 +255,11 @@ class Tarbox:
                         stream.close()
         return [" ".join(process.args[-12:]) for process in running]
 
+    def check(self) -> None:
+        """Insist that all that was started has ended, and left nothing in the data root."""
+        running = self.end()
+        assert (running, self.leftovers()) == ([], [])
+
     def leftovers(self, patience: float = 3.0) -> list[str]:
         """What lies in the data root though no container runs; waits `patience` seconds for what is on its way out."""
         end = time.monotonic() + patience
@@ -270,8 +278,7 @@ def tarbox(test_host: testhost.TestHost, tmp_path: Path):
     """
     command = Tarbox(test_host, tmp_path / "tarbox")
     yield command
-    running = command.end()
-    assert (running, command.leftovers()) == ([], [])
+    command.check()
 
 
 @pytest.fixture
@@ -290,8 +297,7 @@ def plain_tarbox(test_host: testhost.TestHost, plain_folder: Path):
     """The same command as a plain user without capabilities, groups or a name."""
     command = Tarbox(test_host, plain_folder, PLAIN_USER)
     yield command
-    running = command.end()
-    assert (running, command.leftovers()) == ([], [])
+    command.check()
 
 
 @pytest.fixture
@@ -338,14 +344,10 @@ def debian_servers(debian_servers_tar: Path, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="module")
 def lasting_tarbox(request: pytest.FixtureRequest, test_host: testhost.TestHost, tmp_path_factory):
     """A tarbox command for all tests of a module: its containers may outlive a test, but not the module."""
-    number = request.config.stash[MARK]
-    before = testhost.Snapshot(number)
-    command = Tarbox(test_host, tmp_path_factory.mktemp("lasting"))
-    yield command
-    running = command.end()
-    assert (running, command.leftovers()) == ([], [])
-    left = testhost.left_in_test_host(before, number)
-    assert not left, "left behind: " + "; ".join(left)
+    with nothing_left(request.config):
+        command = Tarbox(test_host, tmp_path_factory.mktemp("lasting"))
+        yield command
+        command.check()
 
 
 @pytest.fixture

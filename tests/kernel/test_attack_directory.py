@@ -41,10 +41,11 @@ def test_a_working_directory_that_is_any_descriptor(tarbox, rootfs_busybox, belo
         tools.complained(tarbox("run", "--rm", "-w", f"/proc/self/fd/{number}{below}", rootfs_busybox, "pwd"))
 
 
-@pytest.mark.parametrize("number", [*range(3, 17), 64, 1023])
-def test_a_working_directory_above_a_descriptor(tarbox, rootfs_busybox, number):
+@pytest.mark.parametrize("last", [16, pytest.param(1024, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("below", "where"), [("/..", "/proc/1/fd"), ("/../../..", "/proc"), ("/../../../../..", "/")])
+def test_a_working_directory_above_a_descriptor(tarbox, rootfs_busybox, below, where, last):
     """The descriptor isn't followed: it is the container's /proc that the path leads to, as it is written."""
-    for below, where in (("/..", "/proc/1/fd"), ("/../../..", "/proc"), ("/../../../../..", "/")):
+    for number in range(3, last + 1):
         place = f"/proc/self/fd/{number}{below}"
         assert tarbox.output("run", "--rm", "-w", place, rootfs_busybox, "pwd", "-P") == f"{where}\n"
 

@@ -88,7 +88,7 @@ REASONS = ("Input/output error", "this kernel has no overlay file system")
 SPARE = ("stat", "mkdir", "chown", "fchown", "fchmod", "memfd_create", "mmap", "setns")
 
 
-@pytest.mark.parametrize("name", ["plain", *(pytest.param(n, marks=pytest.mark.long) for n in ("directory", *REST))])
+@pytest.mark.parametrize("name", [*IN_HALVES, *(pytest.param(n, marks=pytest.mark.long) for n in REST)])
 def test_whatever_call_fails_nothing_is_left(name, plain_folder, rootfs, test_host):
     """In the middle of the parent's steps: each system call of theirs fails once."""
     scene = faults.scene(name, plain_folder, rootfs, test_host, PLAIN_USER)

@@ -17,6 +17,7 @@ LITTER = {
     "nothing": "",
     "mount": "testhost.mount('left', str(tmp_path), 'tmpfs', 0)",
     "interface": "subprocess.run(['ip', 'link', 'add', 'left0', 'type', 'veth'], check=True)",
+    "bridge": "subprocess.run(['ip', 'link', 'add', 'tb-0123456789ab', 'type', 'bridge'], check=True)",
     "process": "subprocess.run(['sh', '-c', 'env -i setsid unshare -mpf sleep 30 >/dev/null 2>&1 &'], check=True)",
 }
 
@@ -27,14 +28,17 @@ LITTER = {
         ("nothing", None),
         ("mount", r"left behind: mount on \S+"),
         ("interface", "left behind: network interface"),
+        ("bridge", r"left behind: network interface tb-\w+"),
         ("process", r"left behind: process (\d+): (unshare|sleep)"),
     ],
 )
 def test_what_a_test_leaves_fails_it(kind, told, tmp_path):
-    """Even a process behind a shell, in new namespaces, with an empty environment."""
+    """Even a process behind a shell, in new namespaces, with an empty environment; and a bridge after the module."""
     (tmp_path / "kernel").mkdir()
     test = tmp_path / "kernel" / "test_litter.py"
-    test.write_text(f"import testhost, subprocess\ndef test_litter(tmp_path):\n    {LITTER[kind] or 'pass'}\n")
+    mark = "pytestmark = pytest.mark.unhurried\n" if kind == "bridge" else ""
+    body = f"def test_litter(tmp_path):\n    {LITTER[kind] or 'pass'}\n"
+    test.write_text(f"import testhost, subprocess, pytest\n{mark}{body}")
     tests = testhost.CHECKOUT / "tests"
     options = ["-q", "-p", "conftest", "-c", testhost.CHECKOUT / "pyproject.toml", "--rootdir", tmp_path]
     done = subprocess.run(

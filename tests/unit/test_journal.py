@@ -310,3 +310,17 @@ def test_many_sweeps_at_once_take_each_thing_away_once(folder, tmp_path_factory)
         sweepers.append(pid)
     assert [os.waitpid(pid, 0)[1] for pid in sweepers] == [0, 0, 0, 0]
     assert os.listdir(things) == os.listdir(folder) == []
+
+
+def test_a_locked_file_that_is_anothers_by_now_stays(tmp_path, monkeypatch):
+    """Its owner removed it, and somebody made it again, between the look at it and the lock."""
+    path = tmp_path / "held"
+    path.write_text("")
+
+    def flock(descriptor, how):
+        path.unlink()
+        path.write_text("another's")
+
+    monkeypatch.setattr(journal.fcntl, "flock", flock)
+    assert journal.drop(str(path))
+    assert path.read_text() == "another's"

@@ -262,7 +262,7 @@ def _unpack(step: layers.Unpack, _: Spelling) -> str:
         archive = '"$WORK/download"'
     tar = "tar --numeric-owner --xattrs '--xattrs-include=*'"
     lines += [f'    {tar} -xpf {archive} -C "$IMAGE"', "fi"]
-    made = layers.make_places('"$PLACES"')
+    made = layers.places_command('"$PLACES"')
     return "\n".join([*lines, 'if [ ! -d "$PLACES" ]; then', "    PLACES=$WORK/places", f"    {made}", "fi"])
 
 

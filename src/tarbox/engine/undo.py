@@ -39,13 +39,7 @@ def _cgroup_parent(path: str) -> None:
     remove_parent(path)
 
 
-def _lock(path: str) -> None:
-    from ..images.layers import remove_lock
-
-    remove_lock(path)
-
-
-def _range(path: str) -> None:
+def _held(path: str) -> None:
     drop(path)
 
 
@@ -94,10 +88,10 @@ UNDO: dict[str, Callable[[str], None]] = {
     "tree": _tree,
     "mount": _mount,
     "keepers": _keepers,
-    "lock": _lock,
+    "lock": _held,
     "cgroup": _cgroup,
     "cgroup-parent": _cgroup_parent,
-    "range": _range,
+    "range": _held,
     "network": _network,
     "bridge": _bridge,
     "leases": _leases,

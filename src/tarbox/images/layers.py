@@ -14,7 +14,6 @@ man 1 tar, man 2 rename, man 2 flock
 
 from __future__ import annotations
 
-import fcntl
 import time
 
 from ..errors import ArchiveError, ImageNotFoundError, StorageError
@@ -32,7 +31,7 @@ PLACES = ("dev", "etc", "proc", "sys")
 PLACES_OF_FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
 
 
-def make_places(path: str) -> str:
+def places_command(path: str) -> str:
     """The shell command that makes that layer. path: spelled for the shell."""
     folders, files = (" ".join(f"{path}/{name}" for name in names) for names in (PLACES, PLACES_OF_FILES))
     return f"mkdir -p {folders} && touch {files} && chmod -R u=rwX,go=rX {path}"
@@ -139,22 +138,6 @@ def lock_path(link: str) -> str:
     return f"{os.path.dirname(folder)}/scratch/{name[:240]}.lock"
 
 
-def remove_lock(path: str) -> None:
-    """Remove the lock file of a command that was killed, unless another holds it now; that one will remove it."""
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(lock).st_nlink:
-            os.unlink(path)
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    finally:
-        os.close(lock)
-
-
 def open_file(source: str) -> int:
     """A descriptor of the archive `source`, which must be a regular file; raises ArchiveError or ImageNotFoundError."""
     try:
@@ -216,7 +199,8 @@ class Unpack(Step):
     def call(self) -> str:
         return (
             f'openat2(dirfd, "NAME", RESOLVE_IN_ROOT), write, fchown, fsetxattr, fchmod, utimensat for each file of '
-            f'{self.source}; syncfs(dirfd); rename("{self.scratch}", "DATA/layers/sha256-DIGEST")'
+            f'{self.source}; syncfs(dirfd); rename("{self.scratch}", "DATA/layers/sha256-DIGEST"); '
+            f'rename("{self.scratch}/places", "{self.below()}")'
         )
 
     def shell(self) -> str:
@@ -230,7 +214,7 @@ class Unpack(Step):
         unless = "" if self.again else f"[ -e {quote(target)} ] || "
         below = quote(self.below())
         return (
-            f"[ -d {below} ] || {{ {make_places(below)}; }}; "
+            f"[ -d {below} ] || {{ {places_command(below)}; }}; "
             f"{unless}{{ mkdir -p -m 700 {quote(tree)} {quote(os.path.dirname(link))} && {unpack} && "
             f"mv {quote(self.scratch)} {quote(link)}; }}"
         )

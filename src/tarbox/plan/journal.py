@@ -122,7 +122,8 @@ def drop(path: str) -> bool:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.unlink(path)
+        if os.fstat(descriptor).st_nlink:  # else the one at this path by now is another, and somebody else's
+            os.unlink(path)
         return True
     except BlockingIOError:
         return False
